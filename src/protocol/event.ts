@@ -1,0 +1,118 @@
+import { z } from "zod";
+import { HealthReason, HealthStatus, PressureLevel } from "./gpu.ts";
+import { Count, Generation, GpuUuid, Instant, Quantity, WorkloadId } from "./scalars.ts";
+import { PortBinding, WorkloadState } from "./workload.ts";
+
+/** Durable events: kept on disk until acked, sent in order of `seq`, at least once. */
+
+export const Timings = z.object({
+  pullMs: Quantity.exactOptional(),
+  createMs: Quantity.exactOptional(),
+  startMs: Quantity.exactOptional(),
+});
+
+export const WorkloadEvent = z.object({
+  kind: z.literal("workload"),
+  workload: WorkloadId,
+  generation: Generation,
+  state: WorkloadState,
+  /** Stable code: an error code of the protocol, or one of `docs/protocol.md`'s reasons. */
+  reason: z.string().exactOptional(),
+  message: z.string().exactOptional(),
+  exitCode: z.int().exactOptional(),
+  oomKilled: z.boolean().exactOptional(),
+  healthy: z.boolean().exactOptional(),
+  restarts: Count.exactOptional(),
+  containerId: z.string().exactOptional(),
+  imageDigest: z.string().exactOptional(),
+  gpus: z.array(GpuUuid).exactOptional(),
+  ports: z.array(PortBinding).exactOptional(),
+  timings: Timings.exactOptional(),
+});
+export type WorkloadEvent = z.infer<typeof WorkloadEvent>;
+
+export const PreemptionCause = z.enum([
+  "owner",
+  "schedule",
+  "foreign_process",
+  "host_shutdown",
+  "cloud_notice",
+  "coordinator",
+  "priority",
+  "gpu_fault",
+  "host_pressure",
+]);
+export type PreemptionCause = z.infer<typeof PreemptionCause>;
+
+export const PreemptionEvent = z.object({
+  kind: z.literal("preemption"),
+  phase: z.enum(["notice", "checkpointed", "finished", "withdrawn"]),
+  cause: PreemptionCause,
+  workloads: z.array(WorkloadId),
+  gpus: z.array(GpuUuid),
+  deadline: Instant.exactOptional(),
+  message: z.string().exactOptional(),
+});
+
+export const PressureEvent = z.object({
+  kind: z.literal("pressure"),
+  resource: z.enum(["vram", "host_memory", "disk"]),
+  gpu: GpuUuid.exactOptional(),
+  level: PressureLevel,
+  valuePercent: Quantity,
+  thresholdPercent: Quantity,
+});
+
+export const GpuHealthEvent = z.object({
+  kind: z.literal("gpuHealth"),
+  gpu: GpuUuid,
+  status: HealthStatus,
+  reasons: z.array(HealthReason),
+});
+
+export const UsageEvent = z.object({
+  kind: z.literal("usage"),
+  workload: WorkloadId,
+  generation: Generation,
+  from: Instant,
+  to: Instant,
+  gpus: z.array(GpuUuid),
+  gpuSeconds: Quantity,
+  gpuUtilizationMeanPercent: Quantity.exactOptional(),
+  vramPeakMiB: Count.exactOptional(),
+  energyJoules: Quantity.exactOptional(),
+  cpuSeconds: Quantity.exactOptional(),
+  networkRxBytes: Count.exactOptional(),
+  networkTxBytes: Count.exactOptional(),
+  final: z.boolean(),
+  signature: z.string(),
+});
+
+export const NodeEvent = z.object({
+  kind: z.literal("node"),
+  state: z.enum(["started", "draining", "available", "stopping"]),
+  reason: z.string().exactOptional(),
+});
+
+export const GapEvent = z.object({
+  kind: z.literal("gap"),
+  fromSeq: Count,
+  toSeq: Count,
+  reason: z.string(),
+});
+
+/** What happened, before the log has given it a place. */
+export const EventBody = z.discriminatedUnion("kind", [
+  WorkloadEvent,
+  PreemptionEvent,
+  PressureEvent,
+  GpuHealthEvent,
+  UsageEvent,
+  NodeEvent,
+  GapEvent,
+]);
+export type EventBody = z.infer<typeof EventBody>;
+
+/** An event with its place in the node's log. `seq` starts at 1 and has no hole. */
+export const DurableEvent = z.intersection(z.object({ seq: z.int().min(1), at: Instant }), EventBody);
+export type DurableEvent = z.infer<typeof DurableEvent>;

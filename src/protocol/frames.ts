@@ -1,0 +1,278 @@
+import { z } from "zod";
+import { ERROR_CODES } from "./errors.ts";
+import { DurableEvent } from "./event.ts";
+import { Gpu, GpuTelemetry } from "./gpu.ts";
+import { CommandId, Count, Generation, Instant, Labels, NodeId, Percent, Quantity, WorkloadId } from "./scalars.ts";
+import { RegistryAuth, Workload, WorkloadState } from "./workload.ts";
+
+// ---------------------------------------------------------------- both ways
+
+export const ErrorCode = z.enum(ERROR_CODES);
+
+/** Tells the peer that a frame it sent could not be used; the session goes on. `ref` is the frame's `id` if it had one. */
+export const ErrorFrame = z.object({
+  type: z.literal("error"),
+  code: ErrorCode,
+  message: z.string(),
+  ref: z.string().exactOptional(),
+});
+
+// ---------------------------------------------------------------- agent → coordinator
+
+export const Hello = z.object({
+  type: z.literal("hello"),
+  node: z.object({
+    id: NodeId,
+    /** Raw 32-byte Ed25519 public key, base64url. */
+    publicKey: z.string(),
+    name: z.string().max(255),
+    labels: Labels,
+    bootId: z.string(),
+    agentVersion: z.string(),
+  }),
+  /** Ed25519 over `helloBytes`, base64url. */
+  signature: z.string(),
+  joinToken: z.string().exactOptional(),
+  /** What the node's event log still holds; both 0 when it holds nothing and never did. */
+  events: z.object({ oldest: Count, newest: Count }),
+  workloads: z.array(z.object({ id: WorkloadId, generation: Generation, state: WorkloadState })),
+});
+export type Hello = z.infer<typeof Hello>;
+
+/** Something that keeps the node from being all it could be: no driver, no engine. `code` is stable. */
+export const Problem = z.object({ code: z.string(), message: z.string() });
+export type Problem = z.infer<typeof Problem>;
+
+export const HostInfo = z.object({
+  hostname: z.string().exactOptional(),
+  os: z.string().exactOptional(),
+  kernel: z.string().exactOptional(),
+  /** Go-style name as image manifests use it: `amd64`, `arm64`. */
+  architecture: z.string(),
+  cpuModel: z.string().exactOptional(),
+  cpus: Count,
+  memoryMiB: Count,
+  diskTotalMiB: Count.exactOptional(),
+});
+export type HostInfo = z.infer<typeof HostInfo>;
+
+export const EngineInfo = z.object({
+  kind: z.literal("docker"),
+  available: z.boolean(),
+  version: z.string().exactOptional(),
+  apiVersion: z.string().exactOptional(),
+  storageDriver: z.string().exactOptional(),
+  cgroupVersion: z.string().exactOptional(),
+  runtimes: z.array(z.string()).exactOptional(),
+});
+export type EngineInfo = z.infer<typeof EngineInfo>;
+
+export const PolicyInfo = z.object({
+  images: z.array(z.string()),
+  maxWorkloads: Count.exactOptional(),
+  hostPorts: z.string(),
+  runtime: z.string().exactOptional(),
+  allowRoot: z.boolean(),
+  reserve: z
+    .object({ cpus: Quantity.exactOptional(), memoryMiB: Count.exactOptional(), diskMiB: Count.exactOptional() })
+    .exactOptional(),
+});
+export type PolicyInfo = z.infer<typeof PolicyInfo>;
+
+export const ImageInfo = z.object({ digest: z.string(), tags: z.array(z.string()), sizeMiB: Quantity });
+export type ImageInfo = z.infer<typeof ImageInfo>;
+
+export const Advertise = z.object({
+  type: z.literal("advertise"),
+  /** Grows with every advertisement of this agent process. */
+  revision: Count,
+  gpus: z.array(Gpu),
+  host: HostInfo,
+  engine: EngineInfo,
+  policy: PolicyInfo,
+  images: z.array(ImageInfo),
+  /** Accepting new work? `draining` after `drain` or the owner's word. */
+  state: z.enum(["available", "draining"]).exactOptional(),
+  problems: z.array(Problem).exactOptional(),
+});
+export type Advertise = z.infer<typeof Advertise>;
+
+export const HostTelemetry = z.object({
+  cpuPercent: Percent.exactOptional(),
+  loadAverage1: Quantity.exactOptional(),
+  memoryUsedMiB: Count.exactOptional(),
+  memoryTotalMiB: Count.exactOptional(),
+  memoryPressureSome10: Percent.exactOptional(),
+  diskFreeMiB: Count.exactOptional(),
+  networkRxBytes: Count.exactOptional(),
+  networkTxBytes: Count.exactOptional(),
+});
+export type HostTelemetry = z.infer<typeof HostTelemetry>;
+
+const Quantiles = z.object({ p50: Quantity, p99: Quantity });
+export const WorkloadTelemetry = z.object({
+  id: WorkloadId,
+  /** Of one core; 200 = two cores busy. */
+  cpuPercent: Quantity.exactOptional(),
+  memoryMiB: Quantity.exactOptional(),
+  memoryLimitMiB: Quantity.exactOptional(),
+  gpuUtilizationPercent: Percent.exactOptional(),
+  vramUsedMiB: Count.exactOptional(),
+  networkRxBytes: Count.exactOptional(),
+  networkTxBytes: Count.exactOptional(),
+  requests: z
+    .object({
+      active: Count,
+      queued: Count,
+      total: Count,
+      failed: Count,
+      ttftMs: Quantiles.exactOptional(),
+      durationMs: Quantiles.exactOptional(),
+    })
+    .exactOptional(),
+});
+export type WorkloadTelemetry = z.infer<typeof WorkloadTelemetry>;
+
+export const Telemetry = z.object({
+  type: z.literal("telemetry"),
+  at: Instant,
+  gpus: z.array(GpuTelemetry),
+  host: HostTelemetry,
+  workloads: z.array(WorkloadTelemetry),
+  /** Samples left out since the last frame because the link was behind. */
+  skipped: Count,
+});
+export type Telemetry = z.infer<typeof Telemetry>;
+
+export const Events = z.object({ type: z.literal("events"), events: z.array(DurableEvent) });
+
+export const ReplyError = z.object({
+  code: ErrorCode,
+  message: z.string(),
+  details: z.record(z.string(), z.unknown()).exactOptional(),
+});
+export type ReplyError = z.infer<typeof ReplyError>;
+
+export const Reply = z.union([
+  z.object({ type: z.literal("reply"), ref: z.string(), ok: z.literal(true) }),
+  z.object({ type: z.literal("reply"), ref: z.string(), ok: z.literal(false), error: ReplyError }),
+]);
+
+export const Progress = z.object({
+  type: z.literal("progress"),
+  workload: WorkloadId,
+  phase: z.literal("pulling"),
+  currentBytes: Count,
+  totalBytes: Count,
+});
+export type Progress = z.infer<typeof Progress>;
+
+export const Log = z.object({
+  type: z.literal("log"),
+  ref: z.string(),
+  workload: WorkloadId,
+  stream: z.enum(["stdout", "stderr"]),
+  at: z.string().exactOptional(),
+  data: z.string(),
+});
+export type Log = z.infer<typeof Log>;
+
+export const LogEnd = z.object({ type: z.literal("logEnd"), ref: z.string(), reason: z.string() });
+
+export const AgentFrame = z.union([Hello, Advertise, Telemetry, Events, Reply, Progress, Log, LogEnd, ErrorFrame]);
+export type AgentFrame = z.infer<typeof AgentFrame>;
+
+// ---------------------------------------------------------------- coordinator → agent
+
+export const Challenge = z.object({
+  type: z.literal("challenge"),
+  /** 32 random bytes, base64url. */
+  nonce: z.string().regex(/^[A-Za-z0-9_-]{43}=?$/, "must be 32 bytes in base64url"),
+  coordinatorId: z.string().max(255),
+  time: z.string(),
+});
+export type Challenge = z.infer<typeof Challenge>;
+
+export const Welcome = z.object({
+  type: z.literal("welcome"),
+  sessionId: z.string().min(1).max(255),
+  heartbeatSeconds: z.number().min(1).max(3600),
+  leaseSeconds: z.number().min(1),
+  telemetryIntervalMs: z.int().min(100).max(3_600_000),
+  acked: Count,
+});
+export type Welcome = z.infer<typeof Welcome>;
+
+export const Reject = z.object({
+  type: z.literal("reject"),
+  code: z.string(),
+  message: z.string(),
+  retryAfterSeconds: Quantity.exactOptional(),
+});
+export type Reject = z.infer<typeof Reject>;
+
+export const Ack = z.object({ type: z.literal("ack"), seq: Count });
+
+/**
+ * The complete desired set. Each entry is parsed on its own (`Workload`), so that one bad entry costs that workload
+ * alone; that is why the element type is unknown here.
+ */
+export const Sync = z.object({
+  type: z.literal("sync"),
+  id: CommandId.exactOptional(),
+  workloads: z.array(z.unknown()),
+});
+
+const command = { id: CommandId };
+const grace = { graceSeconds: Quantity.max(86_400).exactOptional() };
+
+export const Assign = z.object({ type: z.literal("assign"), ...command, workload: Workload });
+export const Release = z.object({ type: z.literal("release"), ...command, workload: WorkloadId, ...grace });
+export const Preempt = z.object({
+  type: z.literal("preempt"),
+  ...command,
+  workload: WorkloadId,
+  ...grace,
+  reason: z.string().max(1000).exactOptional(),
+});
+export const Drain = z.object({ type: z.literal("drain"), ...command, ...grace });
+export const Resume = z.object({ type: z.literal("resume"), ...command });
+export const Prefetch = z.object({
+  type: z.literal("prefetch"),
+  ...command,
+  image: z.string().min(1).max(512),
+  registryAuth: RegistryAuth.exactOptional(),
+});
+export const Configure = z.object({
+  type: z.literal("configure"),
+  ...command,
+  telemetryIntervalMs: z.int().min(100).max(3_600_000).exactOptional(),
+  leaseSeconds: z.number().min(1).exactOptional(),
+});
+export const Logs = z.object({
+  type: z.literal("logs"),
+  ...command,
+  workload: WorkloadId,
+  follow: z.boolean().default(false),
+  /** Only the last so many lines. */
+  tail: Count.exactOptional(),
+  since: Instant.exactOptional(),
+});
+export const LogsStop = z.object({ type: z.literal("logsStop"), ...command, ref: z.string() });
+
+/** What a welcomed session may tell the agent to do; each has an `id` and is answered with one `reply`. */
+export const Command = z.discriminatedUnion("type", [
+  Assign,
+  Release,
+  Preempt,
+  Drain,
+  Resume,
+  Prefetch,
+  Configure,
+  Logs,
+  LogsStop,
+]);
+export type Command = z.infer<typeof Command>;
+
+export const CoordinatorFrame = z.union([Challenge, Welcome, Reject, Sync, Ack, Command, ErrorFrame]);
+export type CoordinatorFrame = z.infer<typeof CoordinatorFrame>;

@@ -1,0 +1,161 @@
+import type { EngineInfo, ImageInfo } from "../protocol/frames.ts";
+import type { PortBinding, RegistryAuth, Workload } from "../protocol/workload.ts";
+
+/**
+ * What workloads need of the machine: the doors that `engine/` and `store/` fill. They are declared here because this
+ * is the room that uses them; the rooms that fill them import these types and nothing else.
+ */
+
+/** An image as the engine holds it after a pull. */
+export interface LocalImage {
+  /** The engine's image id, `sha256:…`. */
+  id: string;
+  /** Registry digest `sha256:…` where the image came from a registry, else the id. */
+  digest: string;
+  sizeBytes: number;
+  /** As in the image's config, Go names: `amd64`, `arm64`. */
+  architecture: string;
+  os: string;
+  /** The image's own `Env`, e.g. to read `NVIDIA_REQUIRE_CUDA`. */
+  env: string[];
+  /** The image's own `User`; "" is root. */
+  user: string;
+}
+
+export interface PullOptions {
+  auth?: RegistryAuth;
+  /** Give up when no byte and no status came for this long. A slow pull that moves is never cut. */
+  noProgressMs: number;
+  /** Bytes over all layers known so far; called as often as the engine reports. */
+  onProgress: (currentBytes: number, totalBytes: number) => void;
+  signal: AbortSignal;
+}
+
+/** Everything a container is made from. The engine adds nothing that is not here or in `docs/security.md`. */
+export interface ContainerSpec {
+  /** `gpunode-<workload>-<generation>`; the same name again means the same container. */
+  name: string;
+  labels: Record<string, string>;
+  /** Image id or `repo@sha256:…`: what was pulled and checked, not a tag that may move meanwhile. */
+  image: string;
+  entrypoint?: string[];
+  command?: string[];
+  env: Record<string, string>;
+  workdir?: string;
+  user?: string;
+  /** UUIDs of GPUs or MIG instances; [] = none, and the container is then told to see none. */
+  gpus: string[];
+  cpus?: number;
+  memoryMiB?: number;
+  shmMiB?: number;
+  pids?: number;
+  ports: PortBinding[];
+  /** Host interface the ports are published on. */
+  hostIp: string;
+  /** Docker volumes kept between workloads. */
+  volumes: { name: string; path: string }[];
+  runtime?: string;
+  stopSignal: string;
+}
+
+/** How a container stands, read from the engine. */
+export interface ContainerState {
+  id: string;
+  name: string;
+  labels: Record<string, string>;
+  status: "created" | "running" | "paused" | "restarting" | "removing" | "exited" | "dead";
+  /** Host pid of the first process; 0 where it does not run. */
+  pid: number;
+  /** Meaningful where `status` is `exited` or `dead`. */
+  exitCode: number;
+  oomKilled: boolean;
+  /** The engine's own words on a failed start; "" where there are none. */
+  error: string;
+  /** RFC 3339; undefined where it has not happened. */
+  startedAt?: string;
+  finishedAt?: string;
+  /** UUIDs asked for through DeviceRequests, as the engine recorded them. */
+  gpus: string[];
+}
+
+export interface LogChunk {
+  stream: "stdout" | "stderr";
+  /** Bytes as the container wrote them. */
+  data: Buffer;
+}
+
+export interface LogOptions {
+  follow: boolean;
+  /** Last so many lines; all where absent. */
+  tail?: number;
+  /** RFC 3339. */
+  since?: string;
+  signal: AbortSignal;
+}
+
+/** One reading of what a container uses; counters grow from the container's start. */
+export interface ContainerUsage {
+  /** Of one core, since the reading before; undefined on the first. */
+  cpuPercent?: number;
+  cpuSeconds: number;
+  memoryMiB: number;
+  memoryLimitMiB?: number;
+  networkRxBytes: number;
+  networkTxBytes: number;
+}
+
+/** Something that happened to one of our containers. */
+export interface EngineEvent {
+  containerId: string;
+  action: "start" | "die" | "oom" | "destroy" | "other";
+}
+
+/**
+ * A container engine. Every method throws `GpunodeError` with `engine_unavailable` when the engine does not answer,
+ * and touches only containers that carry our labels (`LABEL_NODE`).
+ */
+export interface Engine {
+  /** Never throws: an engine that is away is `available: false`. */
+  info(signal?: AbortSignal): Promise<EngineInfo>;
+  /** Throws `pull_failed` with the registry's own reason, or the signal's reason. */
+  pull(image: string, options: PullOptions): Promise<LocalImage>;
+  /** undefined where the engine does not have it. */
+  image(reference: string): Promise<LocalImage | undefined>;
+  images(): Promise<ImageInfo[]>;
+  /** Creates, or finds the container of that name if it is ours. Returns its id. Throws `invalid_spec` or `internal`. */
+  create(spec: ContainerSpec): Promise<string>;
+  /** Throws `invalid_spec` where the command cannot be run, `gpu_busy`/`internal` otherwise, with the engine's words. */
+  start(id: string): Promise<void>;
+  /** Sends the signal, waits `graceSeconds`, kills. Resolves when it is down. A container that is gone is no error. */
+  stop(id: string, options: { signal: string; graceSeconds: number }): Promise<void>;
+  kill(id: string, signal: string): Promise<void>;
+  /** Removes the container and its anonymous volumes. A container that is gone is no error. */
+  remove(id: string): Promise<void>;
+  /** undefined where there is no such container. */
+  inspect(id: string): Promise<ContainerState | undefined>;
+  /** All containers with our label for this node, running or not. */
+  list(nodeId: string): Promise<ContainerState[]>;
+  /**
+   * Settles when the container has stopped, with its final state; undefined where it is gone. Throws
+   * `engine_unavailable` when the engine goes away meanwhile (never hangs on a dead connection).
+   */
+  wait(id: string, signal: AbortSignal): Promise<ContainerState | undefined>;
+  /** Output in order, with back-pressure: the engine is read no faster than the iterator is. */
+  logs(id: string, options: LogOptions): AsyncIterable<LogChunk>;
+  /** One reading now. undefined where the container does not run. */
+  usage(id: string): Promise<ContainerUsage | undefined>;
+  /** Runs a command inside; output is cut at 64 KiB. `exitCode` is undefined where the time ran out. */
+  exec(
+    id: string,
+    argv: string[],
+    options: { timeoutMs: number; signal: AbortSignal },
+  ): Promise<{ exitCode?: number; output: string }>;
+}
+
+/** Label on every container of ours: the node's id. */
+export const LABEL_NODE = "org.gpunode.node";
+export const LABEL_WORKLOAD = "org.gpunode.workload";
+export const LABEL_GENERATION = "org.gpunode.generation";
+
+/** A workload as it may lie on disk: without the secrets it came with. */
+export type StoredWorkload = Omit<Workload, "registryAuth" | "secretEnv">;
