@@ -104,6 +104,8 @@ export const OnDisconnect = z.object({
 export const Workload = z.object({
   id: WorkloadId,
   generation: Generation,
+  /** Whose it is. `caches` of one owner are shared between that owner's workloads; without it they are the workload's own. */
+  owner: WorkloadId.exactOptional(),
   priority: z.int().min(0).max(1000).default(100),
   preemptible: z.boolean().default(true),
   image: z.string().min(1).max(512),

@@ -1,5 +1,6 @@
+import type { DurableEvent, EventBody } from "../protocol/event.ts";
 import type { EngineInfo, ImageInfo } from "../protocol/frames.ts";
-import type { PortBinding, RegistryAuth, Workload } from "../protocol/workload.ts";
+import type { PortBinding, RegistryAuth } from "../protocol/workload.ts";
 
 /**
  * What workloads need of the machine: the doors that `engine/` and `store/` fill. They are declared here because this
@@ -157,5 +158,27 @@ export const LABEL_NODE = "org.gpunode.node";
 export const LABEL_WORKLOAD = "org.gpunode.workload";
 export const LABEL_GENERATION = "org.gpunode.generation";
 
-/** A workload as it may lie on disk: without the secrets it came with. */
-export type StoredWorkload = Omit<Workload, "registryAuth" | "secretEnv">;
+/** One row of the journal. `body` is a `WorkloadRecord` in the workload room's own words. */
+export interface JournalRow {
+  key: string;
+  body: unknown;
+}
+
+/**
+ * The node's memory. What `commit` returns from is on the disk: rows and events together, or nothing at all. Throws
+ * where the disk refuses; nothing was recorded then and the caller must not act.
+ */
+export interface Journal {
+  commit(change: { put: JournalRow[]; remove: string[]; events: EventBody[] }): DurableEvent[];
+  rows(): JournalRow[];
+  /** Resolves when the coordinator holds event `seq`, or after `timeoutMs`; never rejects. */
+  told(seq: number, timeoutMs: number): Promise<boolean>;
+}
+
+/** The part of a pino logger this room uses: fields first, then the sentence. */
+export interface Log {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}

@@ -1,0 +1,181 @@
+import { GpunodeError } from "../protocol/errors.ts";
+import type { Gpu } from "../protocol/gpu.ts";
+import type { Workload } from "../protocol/workload.ts";
+import { allocate, type Holders } from "./allocate.ts";
+
+/** What the provider allows; from the configuration. Each refusal names the rule it comes from. */
+export interface Policy {
+  /** Patterns of images that may run; `*` stands for any run of characters. */
+  images: readonly string[];
+  maxWorkloads?: number;
+  /** Host ports given to workloads, both ends included. */
+  hostPorts: { from: number; to: number };
+  /** Host address the ports are published on. */
+  hostIp: string;
+  /** Kept back for the owner. */
+  reserve: { cpus: number; memoryMiB: number; diskMiB: number };
+  /** Container runtime, where the engine's default is not wanted. */
+  runtime?: string;
+  allowRoot: boolean;
+  /** A pull that has not moved for this long is given up. */
+  pullNoProgressMs: number;
+}
+
+/** The node at the moment of admission. */
+export interface NodeFacts {
+  gpus: readonly Gpu[];
+  holders: Holders;
+  policy: Policy;
+  draining: boolean;
+  /** Why the engine can't be used; undefined where it can. */
+  engineProblem?: string;
+  cpus: number;
+  memoryMiB: number;
+  /** Free space where images and layers go; undefined is unknown. */
+  diskFreeMiB?: number;
+  /** Live workloads other than the one asked about. */
+  live: readonly { id: string; memoryMiB: number; ports: number }[];
+}
+
+/**
+ * Decides whether this node takes a workload, and gives its GPUs. Pure.
+ *
+ * Throws `GpunodeError` with the code, the values and the limit: `draining`, `engine_unavailable`, `image_not_allowed`,
+ * `policy_denied`, `insufficient_memory`, `insufficient_disk`, `no_matching_gpu`, `gpu_busy`, `invalid_spec`.
+ */
+export function admit(workload: Workload, node: NodeFacts): { gpus: string[] } {
+  const { policy } = node;
+  if (node.draining) throw new GpunodeError("draining", "the node is draining: it accepts nothing new until `resume`");
+  if (node.engineProblem !== undefined) throw new GpunodeError("engine_unavailable", node.engineProblem);
+  requireImage(workload.image, policy.images);
+  requireUser(workload.user, policy);
+  requireCount(node);
+  requirePorts(workload, node);
+  requireResources(workload, node);
+  return { gpus: allocate(workload.gpus, node.gpus, node.holders) };
+}
+
+function requireImage(image: string, patterns: readonly string[]): void {
+  if (!isImageReference(image)) {
+    throw new GpunodeError("invalid_spec", `"${image}" is no image reference; expected "repo:tag" or "repo@sha256:…"`);
+  }
+  if (patterns.some((pattern) => matchesPattern(image, pattern))) return;
+  throw new GpunodeError(
+    "image_not_allowed",
+    `policy.images allows ${patterns.length === 0 ? "no image" : patterns.join(", ")}; ${image} is not among them`,
+  );
+}
+
+/** Docker's reference grammar (distribution/reference), loosely: what passes here can do no harm in a URL or a log. */
+const REFERENCE =
+  /^(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::\d{1,5})?\/|\[[0-9a-fA-F:]+\](?::\d{1,5})?\/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$/;
+
+/** True where `text` can name an image. */
+export function isImageReference(text: string): boolean {
+  return text.length <= 512 && REFERENCE.test(text);
+}
+
+/** `*` stands for any run of characters, everything else for itself. */
+export function matchesPattern(text: string, pattern: string): boolean {
+  const parts = pattern.split("*");
+  const first = parts[0] ?? "";
+  if (parts.length === 1) return text === pattern;
+  const last = parts.at(-1) ?? "";
+  if (!text.startsWith(first) || !text.endsWith(last) || text.length < first.length + last.length) return false;
+  let at = first.length;
+  for (const part of parts.slice(1, -1)) {
+    const found = text.indexOf(part, at);
+    if (found < 0) return false;
+    at = found + part.length;
+  }
+  return at <= text.length - last.length;
+}
+
+/** Throws `policy_denied` where `user` names root and the provider does not allow that. */
+function requireUser(user: string | undefined, policy: Policy): void {
+  if (user !== undefined && isRoot(user)) requireRootAllowed(policy);
+}
+
+/**
+ * The same for the user a container really gets, once the image is known: the workload's own, or else the image's, or
+ * else root.
+ */
+export function requireEffectiveUser(user: string | undefined, imageUser: string, policy: Policy): void {
+  const effective = user ?? imageUser;
+  if (effective === "" || isRoot(effective)) requireRootAllowed(policy);
+}
+
+function isRoot(user: string): boolean {
+  const name = user.split(":")[0] ?? "";
+  return name === "root" || /^0+$/.test(name);
+}
+
+function requireRootAllowed(policy: Policy): void {
+  if (policy.allowRoot) return;
+  throw new GpunodeError(
+    "policy_denied",
+    'policy.allow_root is false and the container would run as root: set "user" or build the image with USER',
+  );
+}
+
+function requireCount({ policy, live }: NodeFacts): void {
+  if (policy.maxWorkloads !== undefined && live.length >= policy.maxWorkloads) {
+    throw new GpunodeError(
+      "policy_denied",
+      `policy.max_workloads is ${policy.maxWorkloads} and ${live.length} are on this node already`,
+      { details: { limit: policy.maxWorkloads, present: live.length } },
+    );
+  }
+}
+
+function requirePorts(workload: Workload, { policy, live }: NodeFacts): void {
+  const seen = new Set<string>();
+  for (const port of workload.ports) {
+    const key = `${port.container}/${port.protocol}`;
+    if (seen.has(key)) throw new GpunodeError("invalid_spec", `port ${key} is listed twice`);
+    seen.add(key);
+  }
+  const size = policy.hostPorts.to - policy.hostPorts.from + 1;
+  const used = live.reduce((sum, other) => sum + other.ports, 0);
+  if (workload.ports.length <= size - used) return;
+  throw new GpunodeError(
+    "policy_denied",
+    `${workload.ports.length} ports asked for; policy.host_ports ${policy.hostPorts.from}-${policy.hostPorts.to} has ${size - used} of ${size} left`,
+    { details: { asked: workload.ports.length, left: size - used } },
+  );
+}
+
+function requireResources({ resources }: Workload, node: NodeFacts): void {
+  const { reserve } = node.policy;
+  const { cpus, memoryMiB, diskMiB, shmMiB } = resources;
+  const cpusLent = Math.max(0, node.cpus - reserve.cpus);
+  if (cpus !== undefined && cpus > cpusLent) {
+    throw new GpunodeError(
+      "policy_denied",
+      `${cpus} CPUs asked for; this node lends ${cpusLent} (${node.cpus} less policy.reserve.cpus ${reserve.cpus})`,
+      { details: { asked: cpus, limit: cpusLent } },
+    );
+  }
+  const promised = node.live.reduce((sum, other) => sum + other.memoryMiB, 0);
+  const memoryLent = Math.max(0, node.memoryMiB - reserve.memoryMiB);
+  if (memoryMiB !== undefined && memoryMiB > memoryLent - promised) {
+    throw new GpunodeError(
+      "insufficient_memory",
+      `${memoryMiB} MiB of memory asked for; ${Math.max(0, memoryLent - promised)} MiB are free (${memoryLent} MiB lent, ${promised} MiB promised to others)`,
+      { details: { asked: memoryMiB, lent: memoryLent, promised } },
+    );
+  }
+  if (shmMiB !== undefined && memoryMiB !== undefined && shmMiB > memoryMiB) {
+    throw new GpunodeError(
+      "invalid_spec",
+      `shmMiB ${shmMiB} is more than memoryMiB ${memoryMiB}, which it counts against`,
+    );
+  }
+  if (diskMiB !== undefined && node.diskFreeMiB !== undefined && diskMiB > node.diskFreeMiB - reserve.diskMiB) {
+    throw new GpunodeError(
+      "insufficient_disk",
+      `${diskMiB} MiB of disk asked for; ${Math.max(0, node.diskFreeMiB - reserve.diskMiB)} MiB are free (${node.diskFreeMiB} MiB less policy.reserve.disk_mib ${reserve.diskMiB})`,
+      { details: { asked: diskMiB, free: node.diskFreeMiB, reserved: reserve.diskMiB } },
+    );
+  }
+}

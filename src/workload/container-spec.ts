@@ -1,0 +1,35 @@
+import type { Policy } from "./admit.ts";
+import { type ContainerSpec, LABEL_GENERATION, LABEL_NODE, LABEL_WORKLOAD } from "./needs.ts";
+import { containerName, type WorkloadRecord } from "./record.ts";
+import type { Secrets } from "./runner.ts";
+
+/** What the container of a record is made from. Pure, but for the secrets it carries into the environment. */
+export function containerSpec(
+  record: WorkloadRecord,
+  secrets: Secrets | undefined,
+  node: { policy: Policy; nodeId: string },
+): ContainerSpec {
+  const { spec, id, generation } = record;
+  const { cpus, memoryMiB, shmMiB, pids } = spec.resources;
+  const { runtime, hostIp } = node.policy;
+  return {
+    name: containerName(record),
+    labels: { [LABEL_NODE]: node.nodeId, [LABEL_WORKLOAD]: id, [LABEL_GENERATION]: String(generation) },
+    image: record.imageId ?? spec.image,
+    ...(spec.entrypoint !== undefined && { entrypoint: spec.entrypoint }),
+    ...(spec.command !== undefined && { command: spec.command }),
+    env: { ...spec.env, ...secrets?.secretEnv },
+    ...(spec.workdir !== undefined && { workdir: spec.workdir }),
+    ...(spec.user !== undefined && { user: spec.user }),
+    gpus: record.gpus,
+    ...(cpus !== undefined && { cpus }),
+    ...(memoryMiB !== undefined && { memoryMiB }),
+    ...(shmMiB !== undefined && { shmMiB }),
+    ...(pids !== undefined && { pids }),
+    ports: record.ports,
+    hostIp,
+    volumes: spec.caches.map(({ name, path }) => ({ name: `gpunode-cache-${spec.owner ?? id}-${name}`, path })),
+    ...(runtime !== undefined && { runtime }),
+    stopSignal: spec.stop.signal,
+  };
+}

@@ -1,0 +1,85 @@
+import { z } from "zod";
+import { PreemptionCause, Timings, type WorkloadEvent } from "../protocol/event.ts";
+import { PortBinding, Workload, WorkloadState } from "../protocol/workload.ts";
+
+/** A workload as it may lie on disk: without the secrets it came with. */
+export const StoredWorkload = Workload.omit({ registryAuth: true, secretEnv: true });
+export type StoredWorkload = z.infer<typeof StoredWorkload>;
+
+/** Why a workload is being ended before its own end, and how. Once set it is only ever replaced by a harder one. */
+export const StopOrder = z.object({
+  /** Terminal state it leads to. */
+  outcome: z.enum(["stopped", "preempted", "failed"]),
+  /** Stable code for the event: `released`, `not_assigned`, `replaced`, `max_runtime`, `disconnected`, `preempted` … */
+  reason: z.string(),
+  message: z.string().exactOptional(),
+  graceSeconds: z.number().min(0),
+  /** Milliseconds since the epoch; the kill comes no later than this, also after a restart of the agent. */
+  killAt: z.number().exactOptional(),
+  /** Set where somebody takes the GPU back: the workload was given notice and may checkpoint first. */
+  preemption: z.object({ cause: PreemptionCause, noticeSeq: z.number() }).exactOptional(),
+});
+export type StopOrder = z.infer<typeof StopOrder>;
+
+/**
+ * All that is known of one generation of one workload: what is wanted (`spec`, `stop`), and what has been done. This
+ * is the row on disk; a restarted agent goes on from here and from what the engine shows.
+ */
+export const WorkloadRecord = z.object({
+  id: z.string(),
+  generation: z.number(),
+  spec: StoredWorkload,
+  state: WorkloadState,
+  /** It came with secrets, which are not stored: before it has a container it needs its spec again after a restart. */
+  hadSecrets: z.boolean(),
+  gpus: z.array(z.string()),
+  ports: z.array(PortBinding),
+  stop: StopOrder.exactOptional(),
+  containerId: z.string().exactOptional(),
+  imageId: z.string().exactOptional(),
+  imageDigest: z.string().exactOptional(),
+  restarts: z.number(),
+  healthy: z.boolean().exactOptional(),
+  exitCode: z.number().exactOptional(),
+  oomKilled: z.boolean().exactOptional(),
+  reason: z.string().exactOptional(),
+  message: z.string().exactOptional(),
+  timings: Timings,
+  /** Milliseconds since the epoch. */
+  acceptedAt: z.number(),
+  startedAt: z.number().exactOptional(),
+  finishedAt: z.number().exactOptional(),
+});
+export type WorkloadRecord = z.infer<typeof WorkloadRecord>;
+
+/** Key of a record in the store: one row for each generation. */
+export function recordKey(record: { id: string; generation: number }): string {
+  return `${record.id}#${record.generation}`;
+}
+
+/** Name of the container of a record. The same name again means the same container, so a create can be repeated. */
+export function containerName(record: { id: string; generation: number }): string {
+  return `gpunode-${record.id}-${record.generation}`;
+}
+
+/** What a coordinator may place or have ended elsewhere: everything it can know of a record, as the event that tells it. */
+export function eventOf(record: WorkloadRecord): WorkloadEvent {
+  const { id, generation, state, gpus, ports, restarts, timings } = record;
+  return {
+    kind: "workload",
+    workload: id,
+    generation,
+    state,
+    ...pick(record, ["reason", "message", "exitCode", "oomKilled", "healthy", "containerId", "imageDigest"]),
+    ...(restarts > 0 && { restarts }),
+    ...(gpus.length > 0 && { gpus }),
+    ...(ports.length > 0 && { ports }),
+    ...(Object.keys(timings).length > 0 && { timings }),
+  };
+}
+
+function pick<T extends object, K extends keyof T>(from: T, keys: readonly K[]): Pick<T, K> {
+  const out: Partial<Pick<T, K>> = {};
+  for (const key of keys) if (from[key] !== undefined) out[key] = from[key];
+  return out as Pick<T, K>;
+}

@@ -1,0 +1,447 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { type ErrorCode, GpunodeError } from "../protocol/errors.ts";
+import type { EventBody } from "../protocol/event.ts";
+import type { Gpu } from "../protocol/gpu.ts";
+import type { PortBinding, RegistryAuth, WorkloadState } from "../protocol/workload.ts";
+import { type Policy, requireEffectiveUser } from "./admit.ts";
+import { containerSpec } from "./container-spec.ts";
+import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
+import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
+import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
+import { endingOf, isUp, nextStep, type Step } from "./plan.ts";
+import { watchHealth } from "./probe.ts";
+import { containerName, eventOf, recordKey, type StopOrder, type WorkloadRecord } from "./record.ts";
+import { isTerminal, mayFollow } from "./state.ts";
+
+/**
+ * One workload's life. A runner is an actor: one record, one loop, one abort controller. The loop looks at the record and at
+ * the container, asks the planner for the one next step, commits it, does it, and looks again; so it makes no
+ * difference whether the loop went on or a new agent began it anew.
+ *
+ * A stop order is committed at once and interrupts whatever the loop is waiting for. Detaching (the agent leaves, the work
+ * lives) ends the loop and touches nothing.
+ */
+
+/** Secrets a workload came with; they live in memory only. */
+export interface Secrets {
+  registryAuth?: RegistryAuth;
+  secretEnv: Record<string, string>;
+}
+
+/** What a runner needs of the set it belongs to. */
+export interface RunnerDoors {
+  engine: Engine;
+  journal: Journal;
+  log: Log;
+  now(): number;
+  policy: Policy;
+  nodeId: string;
+  host: { architecture: string };
+  driver(): DriverFacts;
+  gpus(uuids: readonly string[]): Gpu[];
+  /** Resolves when no other workload holds this record's GPUs any more. */
+  gpusFree(record: WorkloadRecord, signal: AbortSignal): Promise<void>;
+  /** Free host ports for the record, none of them taken by another workload or a listener of the host. */
+  pickPorts(record: WorkloadRecord): Promise<PortBinding[]>;
+  /** Keeps what the container wrote, and waits for those who still read it; before it is removed. */
+  keepLogs(record: WorkloadRecord, container: ContainerState): Promise<void>;
+  /** The record changed; called after the commit. */
+  changed(record: WorkloadRecord): void;
+  progress(record: WorkloadRecord, currentBytes: number, totalBytes: number): void;
+}
+
+/** How long a workload that has not started yet waits for an engine that is away, before it fails. */
+const ENGINE_PATIENCE_MS = 60_000;
+const RETRY_FIRST_MS = 250;
+const RETRY_MOST_MS = 5_000;
+const RESTART_BACKOFF_MOST_MS = 60_000;
+/** A stop signal waits this long at most for the coordinator to hold the notice. */
+const NOTICE_WAIT_MS = 500;
+/** `setTimeout` takes no more than a signed 32-bit number of milliseconds. */
+const TIMER_MOST_MS = 2 ** 31 - 1;
+
+/** Codes that mean "this node should not have been asked": nothing ran, the coordinator may place it elsewhere. */
+const REJECTING: ReadonlySet<ErrorCode> = new Set(["driver_too_old", "policy_denied", "image_not_allowed"]);
+
+export class Runner {
+  readonly #doors: RunnerDoors;
+  #record: WorkloadRecord;
+  #secrets: Secrets | undefined;
+  #secretsCame = Promise.withResolvers<void>();
+  #interrupt = new AbortController();
+  #pull: { currentBytes: number; totalBytes: number } | undefined;
+  #engineAwaySince: number | undefined;
+  readonly #ended = Promise.withResolvers<void>();
+
+  constructor(record: WorkloadRecord, secrets: Secrets | undefined, doors: RunnerDoors) {
+    this.#record = record;
+    this.#secrets = secrets;
+    this.#doors = doors;
+    if (isTerminal(record.state)) this.#ended.resolve();
+  }
+
+  get record(): WorkloadRecord {
+    return this.#record;
+  }
+
+  /** Bytes pulled so far, while a pull is under way. */
+  get pull(): { currentBytes: number; totalBytes: number } | undefined {
+    return this.#pull;
+  }
+
+  /** Resolves when the workload has reached a terminal state: its GPUs are free. */
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
+  /** The coordinator sent the same generation again, with its secrets: a restored runner may need them. */
+  giveSecrets(secrets: Secrets): void {
+    this.#secrets ??= secrets;
+    this.#secretsCame.resolve();
+  }
+
+  /**
+   * Orders the workload to end. On disk when this returns, together with `events`; a second order only ever makes the end
+   * come sooner. Throws where the disk refuses.
+   */
+  order(stop: StopOrder, events: readonly EventBody[] = []): void {
+    if (isTerminal(this.#record.state)) return;
+    const before = this.#record.stop;
+    const next = before === undefined ? stop : harder(before, stop, this.#doors.now());
+    if (next === before) return;
+    this.#save({ stop: next }, events);
+    this.#interrupt.abort();
+  }
+
+  /** Lives the workload's life until it is over or `detach` is aborted. Never rejects. */
+  async run(detach: AbortSignal): Promise<void> {
+    let retryMs = RETRY_FIRST_MS;
+    while (!detach.aborted) {
+      const interrupted = this.#interrupt.signal.aborted;
+      if (interrupted) this.#interrupt = new AbortController();
+      const signal = AbortSignal.any([detach, this.#interrupt.signal]);
+      try {
+        const step = nextStep(this.#record, await this.#observe());
+        this.#engineAwaySince = undefined;
+        if (step.do === "done") return;
+        await this.#perform(step, signal);
+        retryMs = RETRY_FIRST_MS;
+      } catch (error) {
+        if (detach.aborted) return;
+        if (signal.aborted) continue;
+        if (!this.#settle(error)) {
+          await sleep(retryMs, undefined, { signal }).catch(() => undefined);
+          retryMs = Math.min(retryMs * 2, RETRY_MOST_MS);
+        }
+      }
+    }
+  }
+
+  /** Turns an error into an ending where it is one; false where the step is worth another try. */
+  #settle(error: unknown): boolean {
+    const { log } = this.#doors;
+    const fields = { workload: this.#record.id, generation: this.#record.generation };
+    if (error instanceof JournalRefused) {
+      log.error(
+        { ...fields, err: error.cause },
+        "the state database refuses writes; trying again, running work goes on",
+      );
+      return false;
+    }
+    const known = error instanceof GpunodeError ? error : undefined;
+    if (known?.code === "engine_unavailable" && !this.#outOfPatience()) return false;
+    // Once it ends anyway, an error on the way (a stop, a remove) is no new ending: the step is tried again.
+    if (isTerminal(this.#record.state) || this.#record.stop !== undefined || this.#record.state === "running") {
+      log.warn({ ...fields, err: error }, "a step failed; trying again");
+      return false;
+    }
+    if (known === undefined) log.error({ ...fields, err: error }, "unexpected error in a workload: this is a bug");
+    const code = known?.code ?? "internal";
+    const state: WorkloadState =
+      REJECTING.has(code) || known?.details?.reason === "wrong_architecture" ? "rejected" : "failed";
+    const reason = typeof known?.details?.reason === "string" ? known.details.reason : code;
+    const message = known?.message ?? "an unexpected error inside gpunode; its log has the details";
+    try {
+      this.#end({ state, reason, message });
+    } catch {
+      return false;
+    }
+    return true;
+  }
+
+  /** An engine that is away fails only what has not begun; what runs is asked after when it is back. */
+  #outOfPatience(): boolean {
+    const now = this.#doors.now();
+    this.#engineAwaySince ??= now;
+    return this.#record.state !== "running" && now - this.#engineAwaySince > ENGINE_PATIENCE_MS;
+  }
+
+  async #observe(): Promise<ContainerState | undefined> {
+    const { id, generation, state, containerId } = this.#record;
+    if (containerId !== undefined) return await this.#doors.engine.inspect(containerId);
+    if (state === "accepted" || state === "pulling") return undefined;
+    if (isTerminal(state) && this.#record.imageId === undefined) return undefined;
+    // A create may have happened just before a crash, its id never written down: the name finds it again.
+    const found = await this.#doors.engine.inspect(containerName(this.#record));
+    if (found?.labels[LABEL_WORKLOAD] !== id || found.labels[LABEL_GENERATION] !== String(generation)) return undefined;
+    return found;
+  }
+
+  async #perform(step: Exclude<Step, { do: "done" }>, signal: AbortSignal): Promise<void> {
+    const { engine } = this.#doors;
+    switch (step.do) {
+      case "pull":
+        return await this.#pullImage(signal);
+      case "create":
+        return await this.#create(signal);
+      case "start":
+        return await this.#start(step.container);
+      case "markRunning":
+        return this.#markRunning(step.container);
+      case "wait":
+        return await this.#wait(step.container, signal);
+      case "restart":
+        return await this.#restart(step.container, signal);
+      case "stop":
+        return await this.#stop(step.container, signal);
+      case "finish":
+        return this.#end({ ...endingOf(this.#record, step.container), ...this.#finishedAt(step.container) });
+      case "remove":
+        await this.#doors.keepLogs(this.#record, step.container);
+        return await engine.remove(step.container.id);
+    }
+  }
+
+  async #pullImage(signal: AbortSignal): Promise<void> {
+    const { engine, policy } = this.#doors;
+    await this.#awaitSecrets(signal);
+    if (this.#record.state === "accepted") this.#move("pulling", {});
+    const began = performance.now();
+    const { image: reference, user, gpus } = this.#record.spec;
+    const auth = this.#secrets?.registryAuth;
+    try {
+      const image = await engine.pull(reference, {
+        ...(auth !== undefined && { auth }),
+        noProgressMs: policy.pullNoProgressMs,
+        onProgress: (currentBytes, totalBytes) => {
+          this.#pull = { currentBytes, totalBytes };
+          this.#doors.progress(this.#record, currentBytes, totalBytes);
+        },
+        signal,
+      });
+      const needed = gpus.count === 0 ? [] : this.#doors.gpus(this.#record.gpus);
+      checkImageDemands(image, this.#doors.host, this.#doors.driver(), needed);
+      requireEffectiveUser(user, image.user, policy);
+      const timings = { ...this.#record.timings, pullMs: elapsed(began) };
+      this.#move("starting", { imageId: image.id, imageDigest: image.digest, timings });
+    } finally {
+      this.#pull = undefined;
+    }
+  }
+
+  /** After a restart of the agent the secrets come back with the next `sync`; until then nothing is made without them. */
+  async #awaitSecrets(signal: AbortSignal): Promise<void> {
+    if (!this.#record.hadSecrets || this.#secrets !== undefined) return;
+    await Promise.race([this.#secretsCame.promise, aborted(signal)]);
+  }
+
+  async #create(signal: AbortSignal): Promise<void> {
+    const { engine, policy, nodeId } = this.#doors;
+    await this.#awaitSecrets(signal);
+    await this.#doors.gpusFree(this.#record, signal);
+    if (this.#record.spec.ports.length > 0) this.#save({ ports: await this.#doors.pickPorts(this.#record) });
+    signal.throwIfAborted();
+    const began = performance.now();
+    const spec = containerSpec(this.#record, this.#secrets, { policy, nodeId });
+    const containerId = await engine.create(spec);
+    this.#save({ containerId, timings: { ...this.#record.timings, createMs: elapsed(began) } });
+  }
+
+  async #start(container: ContainerState): Promise<void> {
+    const began = performance.now();
+    await this.#doors.engine.start(container.id);
+    const timings = { ...this.#record.timings, startMs: elapsed(began) };
+    this.#move("running", { containerId: container.id, startedAt: this.#doors.now(), timings });
+  }
+
+  #markRunning(container: ContainerState): void {
+    const startedAt = container.startedAt === undefined ? this.#doors.now() : Date.parse(container.startedAt);
+    this.#move("running", { containerId: container.id, startedAt });
+  }
+
+  /** Waits for the end, the run-time limit or an order, whichever is first, and watches health meanwhile. */
+  async #wait(container: ContainerState, signal: AbortSignal): Promise<void> {
+    const { engine, log } = this.#doors;
+    const over = new AbortController();
+    const both = AbortSignal.any([signal, over.signal]);
+    const limits = [engine.wait(container.id, both), this.#limitRuntime(both)];
+    const probe = this.#record.spec.health;
+    const watching =
+      probe === undefined
+        ? undefined
+        : watchHealth(probe, {
+            engine,
+            containerId: container.id,
+            ports: this.#record.ports,
+            hostIp: this.#doors.policy.hostIp,
+            signal: both,
+            report: (healthy) => {
+              log.info(
+                { workload: this.#record.id, healthy },
+                healthy ? "workload is healthy" : "workload is unhealthy",
+              );
+              this.#save({ healthy }, [eventOf({ ...this.#record, healthy })]);
+            },
+          });
+    try {
+      await Promise.race(limits);
+    } finally {
+      over.abort();
+      await Promise.allSettled([...limits, watching]);
+    }
+  }
+
+  async #limitRuntime(signal: AbortSignal): Promise<void> {
+    const limit = this.#record.spec.maxRuntimeSeconds;
+    if (limit === undefined) return await aborted(signal);
+    const endsAt = (this.#record.startedAt ?? this.#doors.now()) + limit * 1000;
+    for (let left = endsAt - this.#doors.now(); left > 0; left = endsAt - this.#doors.now()) {
+      await sleep(Math.min(left, TIMER_MOST_MS), undefined, { signal });
+    }
+    const message = `ran for maxRuntimeSeconds ${limit}`;
+    this.order({
+      outcome: "failed",
+      reason: "max_runtime",
+      message,
+      graceSeconds: this.#record.spec.stop.graceSeconds,
+    });
+  }
+
+  async #restart(container: ContainerState, signal: AbortSignal): Promise<void> {
+    const restarts = this.#record.restarts + 1;
+    await sleep(Math.min(1000 * 2 ** (restarts - 1), RESTART_BACKOFF_MOST_MS), undefined, { signal });
+    const message = `exited with code ${container.exitCode}; restart ${restarts} of ${this.#record.spec.restart.maxRetries}`;
+    this.#save({ restarts }, [eventOf({ ...this.#record, restarts, reason: "restarted", message })]);
+    await this.#doors.engine.start(container.id);
+  }
+
+  async #stop(container: ContainerState, signal: AbortSignal): Promise<void> {
+    const { engine, journal, now } = this.#doors;
+    const order = this.#record.stop;
+    if (order === undefined) throw new Error("a stop step without a stop order");
+    const { reason, message } = order;
+    if (this.#record.state !== "stopping") {
+      // The notice is with the coordinator before the first signal, or half a second has passed.
+      if (order.preemption !== undefined) await journal.told(order.preemption.noticeSeq, NOTICE_WAIT_MS);
+      this.#move("stopping", { reason, ...(message !== undefined && { message }) });
+      if (order.preemption !== undefined) await this.#checkpoint(container, signal);
+    }
+    const killAt = this.#record.stop?.killAt ?? now() + order.graceSeconds * 1000;
+    if (this.#record.stop !== undefined && this.#record.stop.killAt === undefined) {
+      this.#save({ stop: { ...this.#record.stop, killAt } });
+    }
+    const graceSeconds = Math.max(0, (killAt - now()) / 1000);
+    // A harder order interrupts this wait; the loop then comes back here with the earlier end.
+    await Promise.race([
+      engine.stop(container.id, { signal: this.#record.spec.stop.signal, graceSeconds }),
+      aborted(signal),
+    ]);
+  }
+
+  async #checkpoint(container: ContainerState, signal: AbortSignal): Promise<void> {
+    const { engine, log } = this.#doors;
+    const checkpoint = this.#record.spec.stop.checkpoint;
+    const cause = this.#record.stop?.preemption?.cause;
+    if (checkpoint === undefined || cause === undefined) return;
+    const timeoutMs = checkpoint.timeoutSeconds * 1000;
+    let message: string;
+    try {
+      const { exitCode } = await engine.exec(container.id, checkpoint.exec, { timeoutMs, signal });
+      message = exitCode === undefined ? `cut after ${checkpoint.timeoutSeconds} s` : `exited with code ${exitCode}`;
+    } catch (error) {
+      if (signal.aborted) throw error;
+      message = `could not be run: ${error instanceof Error ? error.message : "unknown"}`;
+    }
+    log.info({ workload: this.#record.id }, `checkpoint ${message}`);
+    this.#save({}, [
+      {
+        kind: "preemption",
+        phase: "checkpointed",
+        cause,
+        workloads: [this.#record.id],
+        gpus: this.#record.gpus,
+        message,
+      },
+    ]);
+  }
+
+  #finishedAt(container: ContainerState | undefined): { finishedAt?: number } {
+    const at = container?.finishedAt;
+    return at === undefined || (container !== undefined && isUp(container)) ? {} : { finishedAt: Date.parse(at) };
+  }
+
+  #end(ending: Partial<WorkloadRecord> & { state: WorkloadState }): void {
+    const { state, ...changes } = ending;
+    const finishedAt = changes.finishedAt ?? this.#doors.now();
+    const preemption = this.#record.stop?.preemption;
+    const events: EventBody[] =
+      preemption === undefined
+        ? []
+        : [
+            {
+              kind: "preemption",
+              phase: "finished",
+              cause: preemption.cause,
+              workloads: [this.#record.id],
+              gpus: this.#record.gpus,
+            },
+          ];
+    this.#move(state, { ...changes, finishedAt }, events);
+    this.#ended.resolve();
+  }
+
+  #move(state: WorkloadState, changes: Partial<WorkloadRecord>, events: readonly EventBody[] = []): void {
+    if (!mayFollow(this.#record.state, state)) {
+      throw new Error(`a workload cannot go from ${this.#record.state} to ${state}`);
+    }
+    const next = { ...this.#record, ...changes, state };
+    this.#save(next, [eventOf(next), ...events]);
+    const { id, generation, reason, exitCode } = next;
+    this.#doors.log.info({ workload: id, generation, state, reason, exitCode }, `workload ${state}`);
+  }
+
+  #save(changes: Partial<WorkloadRecord>, events: readonly EventBody[] = []): void {
+    const next = { ...this.#record, ...changes };
+    try {
+      this.#doors.journal.commit({ put: [{ key: recordKey(next), body: next }], remove: [], events: [...events] });
+    } catch (cause) {
+      throw new JournalRefused("the state database refused a write", { cause });
+    }
+    this.#record = next;
+    this.#doors.changed(next);
+  }
+}
+
+/** The disk refused a record; nothing was done, and the step is tried again. */
+class JournalRefused extends Error {}
+
+/** Of two stop orders, what remains: the first one's reason, with the earlier end. */
+function harder(before: StopOrder, after: StopOrder, now: number): StopOrder {
+  if (before.killAt !== undefined) {
+    const killAt = now + after.graceSeconds * 1000;
+    return killAt < before.killAt ? { ...before, killAt } : before;
+  }
+  return after.graceSeconds < before.graceSeconds ? { ...before, graceSeconds: after.graceSeconds } : before;
+}
+
+/** Rejects with the signal's reason when it is aborted; never resolves. */
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    else signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+}
+
+function elapsed(since: number): number {
+  return Math.round(performance.now() - since);
+}

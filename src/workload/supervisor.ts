@@ -1,0 +1,429 @@
+import { GpunodeError } from "../protocol/errors.ts";
+import type { EventBody, PreemptionCause } from "../protocol/event.ts";
+import type { Gpu } from "../protocol/gpu.ts";
+import { check } from "../protocol/parse.ts";
+import type { Workload } from "../protocol/workload.ts";
+import { Workload as WorkloadSchema } from "../protocol/workload.ts";
+import { admit, type Policy } from "./admit.ts";
+import type { Holders } from "./allocate.ts";
+import type { KeptLogs } from "./kept-logs.ts";
+import { silenceEnds } from "./lease.ts";
+import { type Engine, type Journal, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
+import { WorkloadOutput } from "./output.ts";
+import { pickPorts } from "./port-range.ts";
+import { eventOf, recordKey, type StopOrder, type StoredWorkload, WorkloadRecord } from "./record.ts";
+import { Runner, type RunnerDoors, type Secrets } from "./runner.ts";
+import { isTerminal } from "./state.ts";
+
+/** Ended workloads stay listed until the coordinator no longer wants them, and this many of the newest anyway. */
+const KEEP_ENDED = 100;
+
+export interface SupervisorDoors {
+  engine: Engine;
+  journal: Journal;
+  log: Log;
+  keptLogs: KeptLogs;
+  now(): number;
+  policy: Policy;
+  nodeId: string;
+  host: { architecture: string; cpus: number; memoryMiB: number };
+  driver: RunnerDoors["driver"];
+  gpus(): readonly Gpu[];
+  /** Why the engine can't be used; undefined where it can. */
+  engineProblem(): string | undefined;
+  diskFreeMiB(): number | undefined;
+  /** When the last frame of a coordinator was read, milliseconds since the epoch; undefined while connected. */
+  silentSince(): number | undefined;
+  /** Something a snapshot shows has changed. */
+  changed(record: WorkloadRecord): void;
+  progress: RunnerDoors["progress"];
+}
+
+/**
+ * The set of workloads on this node. It decides what is let in and what has to end, and is the only one who knows who
+ * holds which GPU; each workload's life is its own runner's business.
+ */
+export class Supervisor implements AsyncDisposable {
+  readonly #doors: SupervisorDoors;
+  readonly #runners = new Map<string, { runner: Runner; done: Promise<void> }>();
+  readonly #detach = new AbortController();
+  readonly output: WorkloadOutput;
+  /** Ids the coordinator last named; ended ones among them are remembered so that they are not run again. */
+  #wanted: ReadonlySet<string> = new Set();
+  /** Entries of a `sync` that could not be read, already told. */
+  readonly #unreadable = new Set<string>();
+  draining = false;
+  #leaseTimer: NodeJS.Timeout | undefined;
+
+  constructor(doors: SupervisorDoors) {
+    this.#doors = doors;
+    this.output = new WorkloadOutput(doors.engine, doors.keptLogs, (id) => this.#latest(id)?.runner.record);
+  }
+
+  /**
+   * Takes up what an earlier agent left: every record on disk gets its runner back, and a container of ours without a
+   * record (its row was lost with the disk) is removed. Call once, before anything else.
+   */
+  async restore(): Promise<void> {
+    for (const row of this.#doors.journal.rows()) {
+      const parsed = WorkloadRecord.safeParse(row.body);
+      if (parsed.success) this.#begin(parsed.data, undefined);
+      else {
+        this.#doors.log.error({ key: row.key }, "a workload record on disk cannot be read; it is dropped");
+        this.#doors.journal.commit({ put: [], remove: [row.key], events: [] });
+      }
+    }
+    this.#leaseTimer = setInterval(() => this.#enforceLeases(), 1000);
+    this.#leaseTimer.unref();
+    await this.removeStrays();
+  }
+
+  /** Removes containers that carry this node's label but belong to no record. Does nothing where the engine is away. */
+  async removeStrays(): Promise<void> {
+    const { engine, nodeId, log } = this.#doors;
+    try {
+      for (const container of await engine.list(nodeId)) {
+        const id = container.labels[LABEL_WORKLOAD] ?? "";
+        const generation = Number(container.labels[LABEL_GENERATION]);
+        if (this.#runners.has(recordKey({ id, generation }))) continue;
+        log.warn({ container: container.name, workload: id }, "removing a container of ours that no record knows");
+        await engine.remove(container.id);
+      }
+    } catch (error) {
+      log.debug({ err: error }, "could not look for stray containers");
+    }
+  }
+
+  /** All workloads known, each in its newest generation first. */
+  runners(): Runner[] {
+    return [...this.#runners.values()].map(({ runner }) => runner);
+  }
+
+  records(): WorkloadRecord[] {
+    return this.runners().map((runner) => runner.record);
+  }
+
+  /** Who holds which GPU or MIG instance now; a workload that is being ended no longer holds its own. */
+  holders(except?: string): Holders {
+    const holders = new Map<string, string>();
+    for (const { id, gpus, stop, state } of this.records()) {
+      if (isTerminal(state) || stop !== undefined || id === except) continue;
+      for (const uuid of gpus) holders.set(uuid, id);
+    }
+    return holders;
+  }
+
+  /**
+   * Takes a workload in, or says why not by throwing `GpunodeError`. On disk when this returns. The same id and generation
+   * again changes nothing; a higher generation ends the one before it and follows when that has ended.
+   */
+  assign(workload: Workload): void {
+    const known = this.#latest(workload.id)?.runner;
+    if (known !== undefined) {
+      const { generation } = known.record;
+      if (generation === workload.generation) {
+        known.giveSecrets(secretsOf(workload));
+        return;
+      }
+      if (generation > workload.generation) {
+        throw new GpunodeError(
+          "stale_generation",
+          `generation ${workload.generation} of ${workload.id} is older than ${generation}, which this node has`,
+          { details: { asked: workload.generation, known: generation } },
+        );
+      }
+    }
+    const { gpus } = admit(workload, this.#facts(workload.id));
+    if (known !== undefined) {
+      known.order({ outcome: "stopped", reason: "replaced", graceSeconds: known.record.spec.stop.graceSeconds });
+    }
+    const record = newRecord(workload, gpus, this.#doors.now());
+    this.#doors.journal.commit({
+      put: [{ key: recordKey(record), body: record }],
+      remove: [],
+      events: [eventOf(record)],
+    });
+    this.#begin(record, secretsOf(workload));
+    this.#doors.log.info(
+      { workload: record.id, generation: record.generation, image: record.spec.image },
+      "workload accepted",
+    );
+    this.#doors.changed(record);
+  }
+
+  /**
+   * The complete desired set. What is not in it ends, what matches stays, what is missing starts; an entry that can't be
+   * taken is told by a `rejected` event and harms no other.
+   */
+  sync(entries: readonly unknown[]): void {
+    const parsed = entries.map((entry, index) => check(WorkloadSchema, entry, `workloads[${index}]`));
+    const wanted = new Set(entries.flatMap((entry) => idOf(entry) ?? []));
+    this.#wanted = wanted;
+    for (const { runner } of this.#runners.values()) {
+      if (!wanted.has(runner.record.id)) this.#end(runner, "not_assigned");
+    }
+    for (const [index, result] of parsed.entries()) {
+      if (!result.ok) {
+        this.#rejectUnreadable(entries[index], result.problem.message);
+        continue;
+      }
+      try {
+        this.assign(result.value);
+      } catch (error) {
+        if (!(error instanceof GpunodeError)) throw error;
+        this.#reject(result.value, error);
+      }
+    }
+    this.#sweep();
+  }
+
+  /** The coordinator no longer wants it. Throws `unknown_workload`. */
+  release(id: string, graceSeconds?: number): void {
+    this.#end(this.#known(id), "released", graceSeconds);
+  }
+
+  /**
+   * Takes the GPUs of workloads back: one notice for all of them, on its way before the first signal. Returns how many
+   * were told. Ids that have ended already are left out.
+   */
+  preempt(ids: readonly string[], why: { cause: PreemptionCause; message?: string; graceSeconds?: number }): number {
+    const { journal, now } = this.#doors;
+    const runners = ids.map((id) => this.#known(id)).filter(({ record }) => record.stop?.preemption === undefined);
+    const live = runners.filter(({ record }) => !isTerminal(record.state));
+    if (live.length === 0) return 0;
+    const graceOf = (runner: Runner) => why.graceSeconds ?? runner.record.spec.stop.graceSeconds;
+    const checkpointOf = (runner: Runner) => runner.record.spec.stop.checkpoint?.timeoutSeconds ?? 0;
+    const latest = Math.max(...live.map((runner) => graceOf(runner) + checkpointOf(runner)));
+    const notice: EventBody = {
+      kind: "preemption",
+      phase: "notice",
+      cause: why.cause,
+      workloads: live.map(({ record }) => record.id),
+      gpus: live.flatMap(({ record }) => record.gpus),
+      deadline: new Date(now() + latest * 1000).toISOString(),
+      ...(why.message !== undefined && { message: why.message }),
+    };
+    const [told] = journal.commit({ put: [], remove: [], events: [notice] });
+    for (const runner of live) {
+      runner.order({
+        outcome: "preempted",
+        reason: why.cause,
+        ...(why.message !== undefined && { message: why.message }),
+        graceSeconds: graceOf(runner),
+        preemption: { cause: why.cause, noticeSeq: told?.seq ?? 0 },
+      });
+    }
+    return live.length;
+  }
+
+  /** Leaves without touching what runs: the next agent takes it up again. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#leaseTimer);
+    this.#detach.abort(new Error("the agent is leaving"));
+    await Promise.all([...this.#runners.values()].map(({ done }) => done));
+  }
+
+  // ------------------------------------------------------------------ inside
+
+  #begin(record: WorkloadRecord, secrets: Secrets | undefined): void {
+    const runner = new Runner(record, secrets, this.#runnerDoors());
+    const done = runner.run(this.#detach.signal);
+    this.#runners.set(recordKey(record), { runner, done });
+  }
+
+  #runnerDoors(): RunnerDoors {
+    const { gpus, keptLogs } = this.#doors;
+    return {
+      ...this.#doors,
+      gpus: (uuids) => gpus().filter((gpu) => holdsAny(gpu, uuids)),
+      gpusFree: (record, signal) => this.#gpusFree(record, signal),
+      pickPorts: (record) => pickPorts(record, this.#doors.policy, this.#reservedPorts(record)),
+      keepLogs: async (record, container) => {
+        await keptLogs.keep(record, container);
+        await this.output.readersGone(record);
+      },
+      changed: (record) => {
+        this.output.changed();
+        this.#doors.changed(record);
+        if (isTerminal(record.state)) this.#sweep();
+      },
+    };
+  }
+
+  /** Waits for those who hold the same GPUs or are an earlier generation of the same workload. */
+  async #gpusFree(record: WorkloadRecord, signal: AbortSignal): Promise<void> {
+    const before = this.runners().filter(
+      ({ record: other }) =>
+        !isTerminal(other.state) &&
+        recordKey(other) !== recordKey(record) &&
+        ((other.id === record.id && other.generation < record.generation) ||
+          (other.stop !== undefined && other.gpus.some((uuid) => record.gpus.includes(uuid)))),
+    );
+    if (before.length === 0) return;
+    const cut = Promise.withResolvers<never>();
+    const abort = () => cut.reject(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    try {
+      await Promise.race([Promise.all(before.map((runner) => runner.ended)), cut.promise]);
+    } finally {
+      signal.removeEventListener("abort", abort);
+    }
+  }
+
+  #facts(id: string) {
+    const { gpus, policy, host, engineProblem, diskFreeMiB } = this.#doors;
+    const problem = engineProblem();
+    const disk = diskFreeMiB();
+    return {
+      gpus: gpus(),
+      holders: this.holders(id),
+      policy,
+      draining: this.draining,
+      ...(problem !== undefined && { engineProblem: problem }),
+      cpus: host.cpus,
+      memoryMiB: host.memoryMiB,
+      ...(disk !== undefined && { diskFreeMiB: disk }),
+      live: this.records()
+        .filter((record) => !isTerminal(record.state) && record.stop === undefined && record.id !== id)
+        .map(({ id: other, spec }) => ({
+          id: other,
+          memoryMiB: spec.resources.memoryMiB ?? 0,
+          ports: spec.ports.length,
+        })),
+    };
+  }
+
+  #reservedPorts(record: WorkloadRecord): ReadonlySet<number> {
+    const others = this.records().filter((other) => !isTerminal(other.state) && recordKey(other) !== recordKey(record));
+    return new Set(others.flatMap(({ ports }) => ports.map(({ host }) => host)));
+  }
+
+  #latest(id: string): { runner: Runner } | undefined {
+    let found: { runner: Runner } | undefined;
+    for (const entry of this.#runners.values()) {
+      const { record } = entry.runner;
+      if (record.id === id && record.generation > (found?.runner.record.generation ?? -1)) found = entry;
+    }
+    return found;
+  }
+
+  #known(id: string): Runner {
+    const found = this.#latest(id)?.runner;
+    if (found === undefined) throw new GpunodeError("unknown_workload", `this node has no workload "${id}"`);
+    return found;
+  }
+
+  #end(runner: Runner, reason: StopOrder["reason"], graceSeconds?: number): void {
+    runner.order({ outcome: "stopped", reason, graceSeconds: graceSeconds ?? runner.record.spec.stop.graceSeconds });
+  }
+
+  #reject(workload: Workload, error: GpunodeError): void {
+    this.#doors.log.warn({ workload: workload.id, code: error.code }, `workload refused: ${error.message}`);
+    // An older generation than ours is no new end of anything: ours goes on.
+    if (error.code === "stale_generation") return;
+    const now = this.#doors.now();
+    const record: WorkloadRecord = {
+      ...newRecord(workload, [], now),
+      state: "rejected",
+      reason: error.code,
+      message: error.message,
+      finishedAt: now,
+    };
+    this.#doors.journal.commit({
+      put: [{ key: recordKey(record), body: record }],
+      remove: [],
+      events: [eventOf(record)],
+    });
+    this.#begin(record, undefined);
+  }
+
+  #rejectUnreadable(entry: unknown, message: string): void {
+    const id = idOf(entry);
+    const generation = (entry as { generation?: unknown } | null)?.generation;
+    if (id === undefined || typeof generation !== "number" || !Number.isInteger(generation) || generation < 0) {
+      this.#doors.log.warn({}, `a workload of the desired set cannot be read and has no usable id: ${message}`);
+      return;
+    }
+    const key = recordKey({ id, generation });
+    if (this.#unreadable.has(key) || this.#runners.has(key)) return;
+    this.#unreadable.add(key);
+    this.#doors.journal.commit({
+      put: [],
+      remove: [],
+      events: [{ kind: "workload", workload: id, generation, state: "rejected", reason: "invalid_spec", message }],
+    });
+  }
+
+  #enforceLeases(): void {
+    const silentSince = this.#doors.silentSince();
+    if (silentSince === undefined) return;
+    for (const { runner } of this.#runners.values()) {
+      const { record } = runner;
+      if (isTerminal(record.state) || record.stop !== undefined) continue;
+      if (!silenceEnds(record, silentSince, this.#doors.now())) continue;
+      const message = `no word from the coordinator for ${record.spec.onDisconnect.afterSeconds} s`;
+      try {
+        runner.order({
+          outcome: "stopped",
+          reason: "disconnected",
+          message,
+          graceSeconds: record.spec.stop.graceSeconds,
+        });
+      } catch (error) {
+        this.#doors.log.error({ err: error, workload: record.id }, "could not record the end of a lease; trying again");
+      }
+    }
+  }
+
+  /** Forgets ended workloads nobody asks for any more. */
+  #sweep(): void {
+    const ended = [...this.#runners.entries()]
+      .filter(([, { runner }]) => isTerminal(runner.record.state) && !this.#wanted.has(runner.record.id))
+      .sort(([, a], [, b]) => (b.runner.record.finishedAt ?? 0) - (a.runner.record.finishedAt ?? 0));
+    for (const [key, { runner, done }] of ended.slice(KEEP_ENDED)) {
+      void this.#forget(key, runner, done);
+    }
+  }
+
+  async #forget(key: string, runner: Runner, done: Promise<void>): Promise<void> {
+    // Only when its container is gone: a record is what a restarted agent finds the container by.
+    await done;
+    if (this.#detach.signal.aborted || !this.#runners.delete(key)) return;
+    try {
+      this.#doors.journal.commit({ put: [], remove: [key], events: [] });
+      await this.#doors.keptLogs.forget(runner.record);
+    } catch (error) {
+      this.#doors.log.debug({ err: error, key }, "could not forget an ended workload; the next agent will");
+    }
+  }
+}
+
+function newRecord(workload: Workload, gpus: string[], now: number): WorkloadRecord {
+  const { registryAuth, secretEnv, ...spec }: Workload = workload;
+  const stored: StoredWorkload = spec;
+  return {
+    id: workload.id,
+    generation: workload.generation,
+    spec: stored,
+    state: "accepted",
+    hadSecrets: registryAuth !== undefined || Object.keys(secretEnv).length > 0,
+    gpus,
+    ports: [],
+    restarts: 0,
+    timings: {},
+    acceptedAt: now,
+  };
+}
+
+function secretsOf({ registryAuth, secretEnv }: Workload): Secrets {
+  return registryAuth === undefined ? { secretEnv } : { registryAuth, secretEnv };
+}
+
+function idOf(entry: unknown): string | undefined {
+  const id = (entry as { id?: unknown } | null)?.id;
+  return typeof id === "string" && WorkloadSchema.shape.id.safeParse(id).success ? id : undefined;
+}
+
+function holdsAny(gpu: Gpu, uuids: readonly string[]): boolean {
+  return uuids.includes(gpu.uuid) || (gpu.mig?.instances.some(({ uuid }) => uuids.includes(uuid)) ?? false);
+}
