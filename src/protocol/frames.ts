@@ -220,7 +220,7 @@ export const Ack = z.object({ type: z.literal("ack"), seq: Count });
 export const Sync = z.object({
   type: z.literal("sync"),
   id: CommandId.exactOptional(),
-  workloads: z.array(z.unknown()),
+  workloads: z.array(z.unknown()).describe("Each a workload; read one by one, a bad one harms no other"),
 });
 
 const command = { id: CommandId };

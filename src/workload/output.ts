@@ -57,14 +57,10 @@ export class WorkloadOutput {
       const change = this.#change.promise;
       const hasContainer = record.containerId !== undefined && record.state !== "starting";
       if (hasContainer && (await this.#hasContainer(record))) {
-        const readUntil = new Date().toISOString();
-        yield* this.#fromContainer(record, {
-          ...options,
-          ...(since && { since }),
-          ...(tail !== undefined && { tail }),
-        });
-        // A restarted container writes on: what it wrote so far has been read.
-        since = readUntil;
+        const { follow, signal } = options;
+        const part = { ...(since !== undefined && { since }), ...(tail !== undefined && { tail }) };
+        yield* this.#fromContainer(record, { follow, signal, ...part });
+        since = await this.#readUntil(record);
         tail = undefined;
       } else if (isTerminal(record.state)) {
         if (since === undefined || since === options.since) yield* await this.#kept.read(record, tail);
