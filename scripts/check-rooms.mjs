@@ -15,6 +15,7 @@ const MAY_IMPORT = {
   engine: ["protocol"],
   store: ["protocol"],
   workload: ["protocol"],
+  preemption: ["protocol", "workload"],
   telemetry: ["protocol"],
   link: ["protocol"],
   config: [],

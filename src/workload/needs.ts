@@ -81,7 +81,7 @@ export interface ContainerState {
 
 export interface LogChunk {
   stream: "stdout" | "stderr";
-  /** Bytes as the container wrote them. */
+  /** Bytes as the container wrote them, as far as the engine's log keeps them: Docker replaces what is not UTF-8. */
   data: Buffer;
 }
 
@@ -118,21 +118,30 @@ export interface EngineEvent {
 export interface Engine {
   /** Never throws: an engine that is away is `available: false`. */
   info(signal?: AbortSignal): Promise<EngineInfo>;
-  /** Throws `pull_failed` with the registry's own reason, or the signal's reason. */
+  /**
+   * Throws `pull_failed` with the registry's own reason, `insufficient_disk`, `invalid_spec` where the name is none or the
+   * image has no variant for this machine (`details.reason` `wrong_architecture`), or the signal's reason.
+   */
   pull(image: string, options: PullOptions): Promise<LocalImage>;
   /** undefined where the engine does not have it. */
   image(reference: string): Promise<LocalImage | undefined>;
   images(): Promise<ImageInfo[]>;
-  /** Creates, or finds the container of that name if it is ours. Returns its id. Throws `invalid_spec` or `internal`. */
+  /**
+   * Creates, or finds the container of that name if it is ours. Returns its id. Throws `invalid_spec`, `pull_failed` where
+   * the image is gone again, `unsupported` where the engine ignores GPU requests or knows no such runtime, or `internal`.
+   */
   create(spec: ContainerSpec): Promise<string>;
-  /** Throws `invalid_spec` where the command cannot be run, `gpu_busy`/`internal` otherwise, with the engine's words. */
+  /**
+   * Throws `invalid_spec` where the command cannot be run, `unsupported` where the engine cannot attach GPUs,
+   * `no_matching_gpu` where the driver does not know one of them, `driver_too_old`, or `internal`, with the engine's words.
+   */
   start(id: string): Promise<void>;
   /** Sends the signal, waits `graceSeconds`, kills. Resolves when it is down. A container that is gone is no error. */
   stop(id: string, options: { signal: string; graceSeconds: number }): Promise<void>;
   kill(id: string, signal: string): Promise<void>;
   /** Removes the container and its anonymous volumes. A container that is gone is no error. */
   remove(id: string): Promise<void>;
-  /** undefined where there is no such container. */
+  /** undefined where there is no such container, or it is not ours. `id` may be its name. */
   inspect(id: string): Promise<ContainerState | undefined>;
   /** All containers with our label for this node, running or not. */
   list(nodeId: string): Promise<ContainerState[]>;

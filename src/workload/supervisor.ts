@@ -188,8 +188,15 @@ export class Supervisor implements AsyncDisposable {
    */
   preempt(ids: readonly string[], why: { cause: PreemptionCause; message?: string; graceSeconds?: number }): number {
     const { journal, now } = this.#doors;
-    const runners = ids.map((id) => this.#known(id)).filter(({ record }) => record.stop?.preemption === undefined);
-    const live = runners.filter(({ record }) => !isTerminal(record.state));
+    const runners = [...new Set(ids)].map((id) => this.#known(id)).filter(({ record }) => !isTerminal(record.state));
+    const live = runners.filter(({ record }) => record.stop?.preemption === undefined);
+    // Those who have their notice already get no second one; their end can only come sooner.
+    for (const runner of runners) {
+      const { stop } = runner.record;
+      if (stop?.preemption !== undefined && why.graceSeconds !== undefined) {
+        runner.order({ ...stop, graceSeconds: why.graceSeconds });
+      }
+    }
     if (live.length === 0) return 0;
     const graceOf = (runner: Runner) => why.graceSeconds ?? runner.record.spec.stop.graceSeconds;
     const checkpointOf = (runner: Runner) => runner.record.spec.stop.checkpoint?.timeoutSeconds ?? 0;

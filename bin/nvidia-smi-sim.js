@@ -1,0 +1,4 @@
+#!/usr/bin/env node
+import { runAsCommand } from "../dist/nvidia-smi-sim.js";
+
+await runAsCommand();

@@ -1,0 +1,18 @@
+import type { Command } from "commander";
+import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
+import { command, print, printJson, wholeNumber } from "./outcome.ts";
+
+export function registerDrain(program: Command): void {
+  withJson(program.command("drain"))
+    .description("accept nothing new and give back what runs, until resume")
+    .option("--grace-seconds <seconds>", "time each workload gets to end (default: what it asked for)")
+    .action(command(drain));
+}
+
+async function drain(options: AskOptions & { graceSeconds?: string }): Promise<void> {
+  const { graceSeconds: text } = options;
+  const grace = text === undefined ? {} : { graceSeconds: wholeNumber("--grace-seconds", text) };
+  await (await daemonOf(options)).drain(grace);
+  if (options.json === true) printJson({ state: "draining" });
+  else print('Draining: nothing new is accepted and what runs is given back. "gpunode resume" lifts it.\n');
+}

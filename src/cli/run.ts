@@ -1,0 +1,50 @@
+import { type Command, Option } from "commander";
+import { KEY_NAMES, KEYS, type Key, type KeyName } from "../config/keys.ts";
+import { type ConfigOptions, withConfig } from "./daemon-client.ts";
+import { command } from "./outcome.ts";
+import { gpunodeVersion } from "./version.ts";
+
+/** The flags of the configuration's keys, by the name commander gives their values. */
+const FLAGS = KEY_NAMES.flatMap((key) => {
+  const { flag, description, defaultText }: Key<unknown> = KEYS[key];
+  if (flag === undefined) return [];
+  const fallback = defaultText === "none" ? "" : ` (default: ${defaultText.replaceAll("`", "")})`;
+  return [{ key, option: new Option(flag, description.split(". ")[0]?.replace(/\.$/, "") + fallback) }];
+});
+
+export function registerRun(program: Command): void {
+  const run = withConfig(program.command("run")).description("run the daemon in the foreground");
+  for (const { option } of FLAGS) run.addOption(option);
+  run
+    .addHelpText(
+      "after",
+      "\nEvery other value: the configuration file, or its environment variable (docs/configuration.md).",
+    )
+    .action(command(daemon));
+}
+
+async function daemon(options: ConfigOptions & Record<string, string | boolean | undefined>): Promise<void> {
+  const flags: { [K in KeyName]?: string | boolean } = {};
+  for (const { key, option } of FLAGS) {
+    const value = options[option.attributeName()];
+    if (value !== undefined) flags[key] = value;
+  }
+  const [{ resolveConfig }, { withJoinToken }] = await Promise.all([
+    import("../config/load.ts"),
+    import("../config/join-token.ts"),
+  ]);
+  const { config: file } = options;
+  const resolution = await resolveConfig({ env: process.env, flags, ...(file !== undefined && { file }) });
+  const config = withJoinToken(resolution.config);
+  const [{ createLog }, { runDaemon }, { runAgent }] = await Promise.all([
+    import("./log.ts"),
+    import("./daemon.ts"),
+    import("../agent.ts"),
+  ]);
+  process.title = "gpunode";
+  const log = await createLog(config.log.level, process.stdout);
+  for (const warning of resolution.warnings) log.warn(warning);
+  const code = await runDaemon(runAgent, config, { log, version: gpunodeVersion() });
+  // What is still open now is nothing anybody waits for.
+  process.exit(code);
+}

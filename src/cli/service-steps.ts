@@ -1,0 +1,141 @@
+import { execFileSync } from "node:child_process";
+import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { packageRoot } from "./package-root.ts";
+
+/** One thing `gpunode service` does, and the sentence that announces it. */
+export interface Step {
+  says: string;
+  run(): void;
+}
+
+const USER = "gpunode";
+const UNIT_PATH = "/etc/systemd/system/gpunode.service";
+const CONFIG_PATH = "/etc/gpunode/config.toml";
+
+/** What a new configuration file holds: the two lines that most need, commented out. */
+const FIRST_CONFIG = `# docs/configuration.md lists every key; "gpunode config check" reads this file, "systemctl restart gpunode" applies it.
+
+[coordinator]
+# url = "wss://coordinator.example"
+# join_token_file = "/etc/gpunode/join-token"
+`;
+
+/**
+ * The steps that lead from this machine as it is to an installed service; none where nothing is left to do but starting
+ * it. With `prefix` only files, under that folder.
+ *
+ * Throws where the service's user could not read this installation.
+ */
+export function installSteps(prefix: string | undefined): Step[] {
+  const unitPath = join(prefix ?? "/", UNIT_PATH);
+  const configPath = join(prefix ?? "/", CONFIG_PATH);
+  const hasDocker = groupId("docker") !== undefined;
+  const unit = unitFor({ node: process.execPath, entry: join(packageRoot(), "bin/gpunode.js"), hasDocker });
+  const steps: Step[] = [];
+  if (prefix === undefined) {
+    requireReadable(process.execPath);
+    requireReadable(packageRoot());
+    if (groupId(USER) === undefined) steps.push(createUser());
+    if (!hasDocker) steps.push(note("There is no group docker yet: run this again once Docker is installed."));
+  }
+  const before = existsSync(unitPath) ? readFileSync(unitPath, "utf8") : undefined;
+  if (before !== unit) {
+    steps.push({ says: `write ${unitPath}`, run: () => write(unitPath, unit, 0o644) });
+  }
+  if (!existsSync(configPath)) {
+    steps.push({
+      says: `write ${configPath} for you to fill in`,
+      run() {
+        write(configPath, FIRST_CONFIG, 0o640);
+        // A join token may come to stand in it: root writes, the service reads, nobody else.
+        if (prefix === undefined) chownSync(configPath, 0, groupId(USER) ?? 0);
+      },
+    });
+  }
+  if (prefix !== undefined) return steps;
+  if (!systemdRuns()) return [...steps, note("systemd does not run here: the service is installed, but not started.")];
+  return [
+    ...steps,
+    run("systemctl", "daemon-reload"),
+    run("systemctl", "enable", "gpunode.service"),
+    // Also takes a changed unit or a newer gpunode into use; the workloads live on.
+    run("systemctl", "restart", "gpunode.service"),
+    note('Done. "gpunode status" shows the node, "journalctl -u gpunode" its log.'),
+  ];
+}
+
+/** The steps back. Nothing is left to do where no unit is there. */
+export function uninstallSteps(prefix: string | undefined): Step[] {
+  const unitPath = join(prefix ?? "/", UNIT_PATH);
+  if (!existsSync(unitPath)) return [note(`There is no ${unitPath}: the service is not installed.`)];
+  const remove: Step = { says: `remove ${unitPath}`, run: () => rmSync(unitPath, { force: true }) };
+  if (prefix !== undefined) return [remove];
+  const kept = note(`Kept: /etc/gpunode, /var/lib/gpunode and the user ${USER}.`);
+  if (!systemdRuns()) return [remove, kept];
+  return [run("systemctl", "disable", "--now", "gpunode.service"), remove, run("systemctl", "daemon-reload"), kept];
+}
+
+/** The unit of this package, for this very Node and this very installation. */
+export function unitFor({ node, entry, hasDocker }: { node: string; entry: string; hasDocker: boolean }): string {
+  const template = readFileSync(join(packageRoot(), "systemd/gpunode.service"), "utf8");
+  const command = `ExecStart=${quoted(node)} ${quoted(entry)} run`;
+  const unit = template.replace(/^ExecStart=.*$/m, () => command);
+  // systemd refuses to start a unit with a group that does not exist.
+  return hasDocker ? unit : unit.replace(/^SupplementaryGroups=docker\n/m, "");
+}
+
+/** As systemd.syntax(7) and the specifiers of systemd.unit(5) want it. */
+function quoted(path: string): string {
+  const escaped = path.replaceAll("%", "%%").replaceAll("$", "$$$$");
+  return /[\s"'\\;]/.test(path) ? `"${escaped.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"` : escaped;
+}
+
+function createUser(): Step {
+  const options = ["--system", "--user-group", "--home-dir", "/var/lib/gpunode", "--shell", "/usr/sbin/nologin"];
+  return run("useradd", ...options, USER);
+}
+
+function write(path: string, text: string, mode: number): void {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  writeFileSync(path, text, { mode });
+  chmodSync(path, mode);
+}
+
+function run(program: string, ...args: string[]): Step {
+  return {
+    says: [program, ...args].join(" "),
+    run() {
+      execFileSync(program, args, { stdio: ["ignore", "inherit", "inherit"] });
+    },
+  };
+}
+
+function note(says: string): Step {
+  return { says, run() {} };
+}
+
+function systemdRuns(): boolean {
+  // sd_booted(3)
+  return existsSync("/run/systemd/system");
+}
+
+function groupId(name: string): number | undefined {
+  const line = readFileSync("/etc/group", "utf8")
+    .split("\n")
+    .find((entry) => entry.startsWith(`${name}:`));
+  return line === undefined ? undefined : Number(line.split(":")[2]);
+}
+
+/** The service runs as a user of its own, and for it everything above `path` must be open. */
+function requireReadable(path: string): void {
+  for (let current = path; ; current = dirname(current)) {
+    const { mode } = statSync(current);
+    if ((mode & 0o001) === 0) {
+      throw new Error(
+        `the service's user could not read ${path}: ${current} is closed to others (mode 0${(mode & 0o777).toString(8)}). Move gpunode to a place such as /opt/gpunode, or open it with chmod o+x ${current}.`,
+      );
+    }
+    if (dirname(current) === current) return;
+  }
+}

@@ -1,0 +1,216 @@
+import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
+import { between, duration, gib, measured, mib, usedOf } from "./in-words.ts";
+import { type Cell, cut, paint, printable, renderTable, type Style, type TableOptions } from "./table.ts";
+
+/** The whole snapshot for a person: who and where, GPUs, workloads, what is wrong. */
+export function statusInWords(snapshot: Snapshot, options: TableOptions): string {
+  const parts = [
+    header(snapshot, options),
+    snapshot.gpus.length === 0 ? "No GPU is in sight.\n" : gpuTable(snapshot.gpus, options),
+    snapshot.workloads.length === 0 ? "No workloads.\n" : workloadTable(snapshot, options),
+    problems(snapshot, options),
+  ];
+  return parts.filter((part) => part !== "").join("\n");
+}
+
+const STATE_STYLE: Record<Snapshot["node"]["state"], Style> = {
+  available: "green",
+  draining: "yellow",
+  stopping: "yellow",
+};
+
+function header(snapshot: Snapshot, options: TableOptions): string {
+  const { node, host, engine } = snapshot;
+  const { info, telemetry } = host;
+  const state = paint(node.state, STATE_STYLE[node.state], options);
+  const figures = [
+    `${info.cpus} CPUs${telemetry?.cpuPercent === undefined ? "" : ` ${Math.round(telemetry.cpuPercent)} % busy`}`,
+    `memory ${usedOf(telemetry?.memoryUsedMiB, telemetry?.memoryTotalMiB ?? info.memoryMiB)}`,
+    ...(telemetry?.diskFreeMiB === undefined ? [] : [`disk ${mib(telemetry.diskFreeMiB)} free`]),
+    engine.available
+      ? `${engine.kind} ${engine.version ?? ""}`.trim()
+      : paint(`${engine.kind} is not available`, "red", options),
+  ];
+  return [
+    row(
+      "node",
+      `${printable(node.name)} is ${state}`,
+      `gpunode ${node.version}, up ${duration(node.uptimeSeconds * 1000)}, pid ${node.pid}`,
+    ),
+    row("coordinator", ...connection(snapshot, options)),
+    row("host", figures.join(", ")),
+    "",
+  ].join("\n");
+}
+
+function row(title: string, ...parts: string[]): string {
+  return `${title.padEnd(12)} ${parts.join("  ")}`;
+}
+
+function connection({ connection, at }: Snapshot, options: TableOptions): string[] {
+  const { url = "", state, since, lastError, retryAt, unackedEvents } = connection;
+  const why = lastError === undefined ? "" : `: ${printable(lastError)}`;
+  const waiting =
+    unackedEvents === 0 ? [] : [`${unackedEvents} ${unackedEvents === 1 ? "event" : "events"} to deliver`];
+  const retry = retryAt === undefined ? "" : `, next try in ${between(at, retryAt)}`;
+  switch (state) {
+    case "off":
+      return ["none configured (coordinator.url)"];
+    case "connected":
+      return [`${url} ${paint("connected", "green", options)} for ${between(since, at)}`, ...waiting];
+    case "connecting":
+      return [`${url} ${paint("connecting", "yellow", options)} since ${between(since, at)}${why}`, ...waiting];
+    case "waiting":
+      return [`${url} ${paint("not connected", "red", options)} for ${between(since, at)}${why}${retry}`, ...waiting];
+  }
+}
+
+function gpuTable(gpus: readonly GpuStatus[], options: TableOptions): string {
+  const rows = gpus.flatMap((gpu): Cell[][] => {
+    const { telemetry } = gpu;
+    const power = measured(telemetry?.powerWatts, "W");
+    const limit =
+      gpu.powerLimitWatts === undefined ? power : `${power.replace(" W", "")}/${Math.round(gpu.powerLimitWatts)} W`;
+    const instances = (gpu.mig?.instances ?? []).map((instance): Cell[] => [
+      "",
+      `  MIG ${instance.profile}`,
+      mib(instance.vramMiB),
+      "",
+      "",
+      "",
+      "",
+      instance.allocatedTo ?? "free",
+    ]);
+    return [
+      [
+        String(gpu.index),
+        gpu.name,
+        usedOf(telemetry?.vramUsedMiB, telemetry?.vramTotalMiB ?? gpu.vramMiB),
+        measured(telemetry?.utilizationPercent, "%"),
+        measured(telemetry?.temperatureCelsius, "°C"),
+        power === "-" ? power : limit,
+        healthCell(gpu),
+        instances.length > 0 ? "" : holder(gpu),
+      ],
+      ...instances,
+    ];
+  });
+  const columns = [
+    { title: "GPU", align: "right" as const },
+    { title: "NAME", shrinks: true as const },
+    { title: "VRAM", align: "right" as const },
+    { title: "UTIL", align: "right" as const },
+    { title: "TEMP", align: "right" as const },
+    { title: "POWER", align: "right" as const },
+    { title: "HEALTH" },
+    { title: "HELD BY", shrinks: true as const },
+  ];
+  return renderTable(columns, rows, options);
+}
+
+/** A GPU's health with its colour. */
+export function healthCell({ health }: Pick<GpuStatus, "health">): Cell {
+  const style = { healthy: "green", degraded: "yellow", failed: "red" } as const;
+  return { text: health.status, style: style[health.status] };
+}
+
+function holder({ allocatedTo, allocatable }: GpuStatus): string {
+  return allocatedTo ?? (allocatable ? "free" : "not given out");
+}
+
+const WORKLOAD_STYLE: Partial<Record<WorkloadStatus["state"], Style>> = {
+  running: "green",
+  failed: "red",
+  rejected: "red",
+  lost: "red",
+  preempted: "yellow",
+  stopping: "yellow",
+};
+
+/** Also `gpunode workloads`. */
+export function workloadTable(
+  { workloads, gpus, at }: Pick<Snapshot, "workloads" | "gpus" | "at">,
+  options: TableOptions,
+): string {
+  const rows = workloads.map((workload): Cell[] => {
+    const style = WORKLOAD_STYLE[workload.state];
+    const { usage } = workload;
+    return [
+      workload.id,
+      style === undefined ? workload.state : { text: workload.state, style },
+      between(workload.since ?? workload.acceptedAt, at),
+      workload.gpus.map((uuid) => shortGpu(uuid, gpus)).join(",") || "-",
+      measured(usage?.cpuPercent, "%"),
+      usage?.memoryMiB === undefined ? "-" : mib(usage.memoryMiB),
+      workload.image,
+      remark(workload),
+    ];
+  });
+  const columns = [
+    { title: "WORKLOAD", shrinks: true as const },
+    { title: "STATE" },
+    { title: "FOR", align: "right" as const },
+    { title: "GPU" },
+    { title: "CPU", align: "right" as const },
+    { title: "MEMORY", align: "right" as const },
+    { title: "IMAGE", shrinks: true as const },
+    { title: "REMARK", shrinks: true as const },
+  ];
+  return renderTable(columns, rows, options);
+}
+
+/** The index of a GPU, as the table above it shows it; a MIG instance as index and profile. */
+function shortGpu(uuid: string, gpus: readonly GpuStatus[]): string {
+  for (const gpu of gpus) {
+    if (gpu.uuid === uuid) return String(gpu.index);
+    const instance = gpu.mig?.instances.find((candidate) => candidate.uuid === uuid);
+    if (instance !== undefined) return `${gpu.index}:${instance.profile}`;
+  }
+  return cut(uuid, 12);
+}
+
+function remark({
+  state,
+  reason,
+  message,
+  exitCode,
+  oomKilled,
+  restarts,
+  ports,
+  pull,
+  healthy,
+}: WorkloadStatus): string {
+  const why = message ?? reason;
+  return [
+    ...(state === "pulling" && pull !== undefined ? [pulled(pull)] : []),
+    ...(why === undefined ? [] : [why]),
+    ...(oomKilled === true ? ["out of memory"] : []),
+    ...(exitCode === undefined || exitCode === 0 ? [] : [`exit code ${exitCode}`]),
+    ...(restarts === 0 ? [] : [`restarted ${restarts} ×`]),
+    ...(healthy === false && state === "running" ? ["not healthy"] : []),
+    ...(state === "running" ? ports.map(({ container, host }) => `${host}→${container}`) : []),
+  ].join(", ");
+}
+
+function pulled({ currentBytes, totalBytes }: { currentBytes: number; totalBytes: number }): string {
+  const current = gib(currentBytes / 1024 / 1024);
+  return totalBytes === 0
+    ? `${current} GiB pulled`
+    : `${Math.floor((100 * currentBytes) / totalBytes)} % of ${gib(totalBytes / 1024 / 1024)} GiB pulled`;
+}
+
+function problems({ gpus, problems: known, lastError, at }: Snapshot, options: TableOptions): string {
+  const lines = [
+    ...known.map(({ message, since }) => `${message}${since === undefined ? "" : ` (for ${between(since, at)})`}`),
+    ...gpus.flatMap(({ index, health }) =>
+      health.reasons.map(({ message }) => `GPU ${index} is ${health.status}: ${message}`),
+    ),
+  ];
+  const now =
+    lines.length === 0
+      ? ""
+      : `${paint("Problems", "bold", options)}\n${lines.map((line) => `  ${printable(line)}\n`).join("")}`;
+  const before =
+    lastError === undefined ? "" : `Last error, ${between(lastError.at, at)} ago: ${printable(lastError.message)}\n`;
+  return [now, before].filter((part) => part !== "").join("\n");
+}

@@ -1,0 +1,85 @@
+import type { Values } from "./keys.ts";
+import type { PortRange } from "./kinds.ts";
+import type { Secret } from "./secret.ts";
+
+/** The daemon's configuration, complete: every default filled in. docs/configuration.md explains each value. */
+export interface Config {
+  name: string;
+  labels: Readonly<Record<string, string>>;
+  stateDir: string;
+  runDir: string;
+  coordinator: {
+    /** `wss://host[:port]` or `ws://host[:port]`, without a path. */
+    url?: string;
+    /** From the file where one is named; see `withJoinToken`. */
+    joinToken?: Secret;
+    joinTokenFile?: string;
+    caFile?: string;
+    certFile?: string;
+    keyFile?: string;
+    /** `http://[user:password@]host:port`. */
+    proxy?: Secret;
+    insecure: boolean;
+  };
+  nvidia: { smi: string };
+  docker: { socket: string };
+  telemetry: { intervalMs: number };
+  policy: {
+    images: readonly string[];
+    maxWorkloads?: number;
+    /** Both ends included. */
+    hostPorts: PortRange;
+    hostIp: string;
+    reserve: { cpus: number; memoryMiB: number; diskMiB: number };
+    runtime?: string;
+    allowRoot: boolean;
+    pullNoProgressSeconds: number;
+  };
+  log: { level: Values["log.level"] };
+}
+
+/** The values under the names the code uses. */
+export function configOf(values: Values): Config {
+  return {
+    name: values.name,
+    labels: values.labels,
+    stateDir: values.state_dir,
+    runDir: values.run_dir,
+    coordinator: {
+      ...present({
+        url: values["coordinator.url"],
+        joinToken: values["coordinator.join_token"],
+        joinTokenFile: values["coordinator.join_token_file"],
+        caFile: values["coordinator.ca_file"],
+        certFile: values["coordinator.cert_file"],
+        keyFile: values["coordinator.key_file"],
+        proxy: values["coordinator.proxy"],
+      }),
+      insecure: values["coordinator.insecure"],
+    },
+    nvidia: { smi: values["nvidia.smi"] },
+    docker: { socket: values["docker.socket"] },
+    telemetry: { intervalMs: values["telemetry.interval_ms"] },
+    policy: {
+      images: values["policy.images"],
+      hostPorts: values["policy.host_ports"],
+      hostIp: values["policy.host_ip"],
+      reserve: {
+        cpus: values["policy.reserve.cpus"],
+        memoryMiB: values["policy.reserve.memory_mib"],
+        diskMiB: values["policy.reserve.disk_mib"],
+      },
+      ...present({ maxWorkloads: values["policy.max_workloads"], runtime: values["policy.runtime"] }),
+      allowRoot: values["policy.allow_root"],
+      pullNoProgressSeconds: values["policy.pull_no_progress_seconds"],
+    },
+    log: { level: values["log.level"] },
+  };
+}
+
+/** The same object without the keys that are undefined. */
+function present<T extends object>(object: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
+}

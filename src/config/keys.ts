@@ -1,0 +1,175 @@
+import { hostname } from "node:os";
+import type { Kind } from "./kinds.ts";
+import * as kinds from "./kinds.ts";
+import { type Surroundings, systemRunDir, systemStateDir } from "./surroundings.ts";
+
+/** What is known of one key of the configuration; the reference (docs/configuration.md) is written from it. */
+export interface Key<T> {
+  kind: Kind<T>;
+  /** One or two sentences for the owner of the machine. */
+  description: string;
+  /** Value where nobody sets one, with where it came from if not simply from here. */
+  fallback?: (surroundings: Surroundings) => T | { value: T; source: string };
+  /** For the reference; "none" where there is no fallback. */
+  defaultText: string;
+  /** Flag of `gpunode run` that sets it. */
+  flag?: string;
+}
+
+function key<T>(definition: Key<T> & { fallback: NonNullable<Key<T>["fallback"]> }): Key<T> {
+  return definition;
+}
+
+/** A key that may stay without a value. */
+function optional<T>(definition: Omit<Key<T>, "fallback" | "defaultText">): Key<T | undefined> {
+  return { ...definition, defaultText: "none" };
+}
+
+/** A key with a plain value as its default. */
+function defaulted<T>(value: T, definition: Omit<Key<T>, "fallback" | "defaultText">): Key<T> {
+  return { ...definition, fallback: () => value, defaultText: JSON.stringify(value) };
+}
+
+const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
+
+/** Every key there is, in the order of the reference. */
+export const KEYS = {
+  name: key({
+    kind: kinds.text({ maxLength: 255 }),
+    description: "What this machine is called where its coordinator lists it.",
+    fallback: () => hostname(),
+    defaultText: "the host name",
+    flag: "--name <name>",
+  }),
+  labels: key<Readonly<Record<string, string>>>({
+    kind: kinds.textTable({ keyLength: 63, valueLength: 255 }),
+    description: "Labels the coordinator may select nodes by.",
+    fallback: () => ({}),
+    defaultText: "{}",
+  }),
+  state_dir: key({
+    kind: kinds.path(),
+    description: "Folder for what must outlive a restart: the node's identity, workload records, the event log.",
+    fallback: systemStateDir,
+    defaultText: "`/var/lib/gpunode`; without root and without `/etc/gpunode/config.toml`, `~/.local/state/gpunode`",
+    flag: "--state-dir <dir>",
+  }),
+  run_dir: key({
+    kind: kinds.path(),
+    description: "Folder for the socket `gpunode.sock` that `gpunode status` and the others talk to.",
+    fallback: systemRunDir,
+    defaultText: "`/run/gpunode`; without root and without `/etc/gpunode/config.toml`, `$XDG_RUNTIME_DIR/gpunode`",
+    flag: "--run-dir <dir>",
+  }),
+  "coordinator.url": optional({
+    kind: kinds.coordinatorUrl(),
+    description:
+      "The coordinator this machine works for. `https` is read as `wss`. Without it the node runs for itself and shows its GPUs.",
+    flag: "--coordinator <url>",
+  }),
+  "coordinator.join_token": optional({
+    kind: kinds.secret(),
+    description: "Token that admits this node the first time. Better kept in a file of its own: `join_token_file`.",
+  }),
+  "coordinator.join_token_file": optional({
+    kind: kinds.path(),
+    description:
+      "File with the join token. It must not be readable by others (mode 0600 or 0640). Once the node has joined, key and file may go.",
+    flag: "--join-token-file <file>",
+  }),
+  "coordinator.ca_file": optional({
+    kind: kinds.path(),
+    description:
+      "PEM file with the authorities the coordinator's certificate is checked against, instead of the usual ones.",
+  }),
+  "coordinator.cert_file": optional({
+    kind: kinds.path(),
+    description: "PEM file with a client certificate, where the coordinator asks for one; goes with `key_file`.",
+  }),
+  "coordinator.key_file": optional({
+    kind: kinds.path(),
+    description: "PEM file with the key of `cert_file`.",
+  }),
+  "coordinator.proxy": optional({
+    kind: kinds.proxyUrl(),
+    description: "HTTP proxy the coordinator is reached through (CONNECT).",
+  }),
+  "coordinator.insecure": defaulted<boolean>(false, {
+    kind: kinds.boolean(),
+    description: "Allow `ws://` to another machine. What is sent, secrets included, can then be read on the way.",
+    flag: "--insecure",
+  }),
+  "nvidia.smi": defaulted<string>("nvidia-smi", {
+    kind: kinds.text(),
+    description: "The nvidia-smi to use: a name looked up in PATH, or an absolute path.",
+    flag: "--nvidia-smi <path>",
+  }),
+  "docker.socket": defaulted<string>("/var/run/docker.sock", {
+    kind: kinds.path(),
+    description: "Socket of the Docker engine.",
+    flag: "--docker-socket <path>",
+  }),
+  "telemetry.interval_ms": defaulted<number>(1000, {
+    kind: kinds.integer({ min: 100, max: 5000 }),
+    description: "Time between two samples, until the coordinator asks for another.",
+  }),
+  "policy.images": defaulted<readonly string[]>(["*"], {
+    kind: kinds.textList(),
+    description: 'Images that may run; `*` stands for any run of characters: `["ghcr.io/me/*"]`.',
+  }),
+  "policy.max_workloads": optional({
+    kind: kinds.integer({ min: 0, max: 1000 }),
+    description: "At most so many workloads at a time.",
+  }),
+  "policy.host_ports": key({
+    kind: kinds.portRange(),
+    description: "Ports of this machine that workloads' ports are published on.",
+    fallback: () => ({ from: 30000, to: 30999 }),
+    defaultText: '"30000-30999"',
+  }),
+  "policy.host_ip": defaulted<string>("127.0.0.1", {
+    kind: kinds.ipAddress(),
+    description:
+      "Address those ports are published on. The default is reached from this machine only; `0.0.0.0` opens them to your network.",
+  }),
+  "policy.reserve.cpus": defaulted<number>(0, {
+    kind: kinds.number({ min: 0, max: 4096 }),
+    description: "CPU cores kept back for the owner.",
+  }),
+  "policy.reserve.memory_mib": defaulted<number>(0, {
+    kind: kinds.integer({ min: 0, max: 67_108_864 }),
+    description: "Memory in MiB kept back for the owner.",
+  }),
+  "policy.reserve.disk_mib": defaulted<number>(0, {
+    kind: kinds.integer({ min: 0, max: 1_073_741_824 }),
+    description: "Disk space in MiB kept free where images lie.",
+  }),
+  "policy.runtime": optional({
+    kind: kinds.text({ maxLength: 64, pattern: /^[A-Za-z0-9][\w.-]*$/, expected: 'a name such as "runsc"' }),
+    description: "Container runtime for all workloads, where the engine's default is not wanted.",
+  }),
+  "policy.allow_root": defaulted<boolean>(true, {
+    kind: kinds.boolean(),
+    description: "Whether a workload may run as root inside its container.",
+  }),
+  "policy.pull_no_progress_seconds": defaulted<number>(120, {
+    kind: kinds.integer({ min: 5, max: 86_400 }),
+    description: "A pull that has not moved for so long is given up. There is no limit on its whole length.",
+  }),
+  "log.level": defaulted<(typeof LOG_LEVELS)[number]>("info", {
+    kind: kinds.oneOf(...LOG_LEVELS),
+    description: "How much the daemon says.",
+    flag: "--log-level <level>",
+  }),
+};
+
+export type KeyName = keyof typeof KEYS;
+/** The value of every key by its name. */
+export type Values = { [K in KeyName]: (typeof KEYS)[K] extends Key<infer T> ? T : never };
+
+export const KEY_NAMES = Object.keys(KEYS) as KeyName[];
+
+/** Environment variable of a key: `GPUNODE_POLICY_MAX_WORKLOADS`. */
+export function envNameOf(name: KeyName): string {
+  return `GPUNODE_${name.replaceAll(".", "_").toUpperCase()}`;
+}

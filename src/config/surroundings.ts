@@ -1,0 +1,45 @@
+import { existsSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+/** Where the configuration is looked for when nobody names a file. */
+export const SYSTEM_FILE = "/etc/gpunode/config.toml";
+
+/** What defaults depend on. */
+export interface Surroundings {
+  env: NodeJS.ProcessEnv;
+  /** A user's own try, not the machine's service: neither root nor a file in /etc. */
+  personal: boolean;
+}
+
+export function surroundingsOf(env: NodeJS.ProcessEnv): Surroundings {
+  return { env, personal: process.getuid?.() !== 0 && !existsSync(SYSTEM_FILE) };
+}
+
+type Dir = string | { value: string; source: string };
+
+/** systemd's StateDirectory= where there is one, else the machine's or the user's own folder. */
+export function systemStateDir({ env, personal }: Surroundings): Dir {
+  const fromSystemd = firstOf(env.STATE_DIRECTORY);
+  if (fromSystemd !== undefined) return { value: fromSystemd, source: "systemd (STATE_DIRECTORY)" };
+  return personal ? personalDir(env) : "/var/lib/gpunode";
+}
+
+/** systemd's RuntimeDirectory= where there is one, else the machine's or the user's own folder. */
+export function systemRunDir({ env, personal }: Surroundings): Dir {
+  const fromSystemd = firstOf(env.RUNTIME_DIRECTORY);
+  if (fromSystemd !== undefined) return { value: fromSystemd, source: "systemd (RUNTIME_DIRECTORY)" };
+  if (!personal) return "/run/gpunode";
+  // Not a folder in /tmp: others could have made it before us.
+  return env.XDG_RUNTIME_DIR ? join(env.XDG_RUNTIME_DIR, "gpunode") : join(personalDir(env), "run");
+}
+
+/** The XDG base directory specification's place for state. */
+function personalDir(env: NodeJS.ProcessEnv): string {
+  return join(env.XDG_STATE_HOME || join(env.HOME || homedir(), ".local/state"), "gpunode");
+}
+
+/** systemd separates several folders with colons. */
+function firstOf(list: string | undefined): string | undefined {
+  return list?.split(":").find((entry) => entry !== "");
+}

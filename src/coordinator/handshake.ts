@@ -1,0 +1,59 @@
+import type { KeyObject } from "node:crypto";
+import type { Hello } from "../protocol/frames.ts";
+import { helloBytes, nodeIdOf, publicKeyFrom, rawPublicKey, verifySignature } from "../protocol/identity.ts";
+import { CLOSE } from "../protocol/limits.ts";
+
+/** Why a node is not let in, as `reject` tells it, and the close code that follows. */
+export interface Rejection {
+  closeCode: number;
+  code: string;
+  message: string;
+}
+
+/**
+ * Holds a `hello` against what only the key's owner can know: the id follows from the key, and the signature is this
+ * key's over the host it dialled and the nonce of this very socket. Returns what is wrong, undefined where it holds.
+ * Whether the key may come in at all is the database's question.
+ */
+export function refuteHello(
+  hello: Hello,
+  socket: {
+    host: string | undefined;
+    nonce: string;
+    hosts: { accepts(host: string | undefined): boolean; describe(): string };
+  },
+): Rejection | undefined {
+  const { host, nonce, hosts } = socket;
+  if (host === undefined || !hosts.accepts(host)) {
+    return unauthenticated(
+      `the Host header is "${host ?? ""}", this coordinator is ${hosts.describe()}: dial that, or start the coordinator with --public-host`,
+    );
+  }
+  let key: KeyObject;
+  try {
+    key = publicKeyFrom(hello.node.publicKey);
+  } catch (error) {
+    return unauthenticated(`node.publicKey can't be used: ${error instanceof Error ? error.message : "not a key"}`);
+  }
+  const id = nodeIdOf(rawPublicKey(key));
+  if (hello.node.id !== id) return unauthenticated(`node.id is ${hello.node.id}, but this key's is ${id}`);
+  if (!verifySignature(key, helloBytes(host, nonce, id), hello.signature)) {
+    return unauthenticated(
+      `the signature is not this key's over "gpunode.v1", the Host header "${host}", the nonce of this challenge and the node id`,
+    );
+  }
+  return undefined;
+}
+
+/** A key that is not known and brought no token that admits. */
+export function notAdmitted(hello: Hello): Rejection {
+  const message =
+    hello.joinToken === undefined
+      ? "this coordinator does not know the node's key: it needs a join token"
+      : "the join token is not valid here, or has been used up";
+  return { closeCode: CLOSE.refused, code: "refused", message };
+}
+
+function unauthenticated(message: string): Rejection {
+  return { closeCode: CLOSE.notAuthenticated, code: "not_authenticated", message };
+}

@@ -1,0 +1,325 @@
+import { randomBytes } from "node:crypto";
+import type { Advertise } from "../protocol/frames.ts";
+import { CLOSE, MAX_FRAME_BYTES } from "../protocol/limits.ts";
+import { Workload, type WorkloadInput } from "../protocol/workload.ts";
+import { ApiError } from "./api-error.ts";
+import type { CoordinatorDatabase, StoreResult } from "./database.ts";
+import type { Log } from "./log.ts";
+import { type Candidate, explain, match } from "./match.ts";
+import type { Session } from "./session.ts";
+import type { CommandAnswer, CommandBody, SessionDoors } from "./session-doors.ts";
+import { isEnd, type PlacementState } from "./states.ts";
+import type { WorkloadRecord } from "./workload-table.ts";
+
+/** A workload as it is submitted: the generation is the coordinator's, the id may be left to it. */
+export type Submission = Omit<WorkloadInput, "id" | "generation"> & { id?: string };
+
+/**
+ * Who runs what. Holds the connected nodes' sessions (the newest of each) and decides, each time something changed,
+ * where the workloads without a node go: a submission, an advertisement, an end, a refusal, and nothing else, so there is
+ * no timer here.
+ *
+ * A workload is put on a node by writing it down first (`assigned`) and sending `assign` then; if the session ends in
+ * between, the `sync` of the next one says the same. A node that refuses it is not asked again until it advertises anew.
+ * A workload is never run elsewhere because its node is silent: it may still be running there. The operator sees it as
+ * `lost` after the lease and may release it or submit it again.
+ */
+export class Schedule implements SessionDoors {
+  readonly sessions = new Map<string, Session>();
+  readonly #database: CoordinatorDatabase;
+  readonly #leaseMs: number;
+  readonly #log: Log;
+  readonly #now: () => number;
+  readonly #startedMs: number;
+  /** workload → node → what it said, and the advertisement it was picked by. */
+  readonly #refusals = new Map<string, Map<string, { advertisement: Advertise; message: string }>>();
+  /** workload → why it has no node yet. */
+  readonly #waitingFor = new Map<string, string>();
+  /** Called after anything changed; those who follow events look then. */
+  readonly #onChange: () => void;
+
+  constructor(options: {
+    database: CoordinatorDatabase;
+    leaseSeconds: number;
+    log: Log;
+    now: () => number;
+    onChange: () => void;
+  }) {
+    this.#database = options.database;
+    this.#leaseMs = options.leaseSeconds * 1000;
+    this.#log = options.log;
+    this.#now = options.now;
+    this.#startedMs = options.now();
+    this.#onChange = options.onChange;
+  }
+
+  // ------------------------------------------------------------- the operator's side
+
+  /**
+   * Writes a workload down and tries to place it. The id of one that has ended (or is lost) may be used again: that is
+   * its next generation. Throws `conflict` where it is still live.
+   */
+  submit(submission: Submission): WorkloadRecord {
+    const id = submission.id ?? `w-${randomBytes(6).toString("hex")}`;
+    const known = this.#database.workloads.get(id);
+    if (known !== undefined) {
+      const { state } = this.standing(known);
+      if (!isEnd(state)) throw new ApiError("conflict", `workload ${id} is ${state}: release it, or take another id`);
+    }
+    const workload = Workload.parse({ ...submission, id, generation: (known?.generation ?? 0) + 1 });
+    this.#database.workloads.put(workload);
+    this.#forget(id);
+    this.#log.info({ workload: id, generation: workload.generation, image: workload.image }, "workload submitted");
+    this.place();
+    return this.#get(id);
+  }
+
+  /**
+   * No longer wanted. Where a node has it, the node ends it and says so by an event; one that is not connected learns it
+   * from the next `sync`. Releasing twice is no error.
+   */
+  async release(id: string, options: { graceSeconds?: number }): Promise<WorkloadRecord> {
+    const record = this.#get(id);
+    if (record.endedAt !== undefined) return record;
+    this.#database.workloads.release(id);
+    if (record.node === undefined) this.#end(id, { state: "stopped", reason: "released" });
+    else if (this.standing(record).state === "lost") this.#end(id, { state: "lost", reason: "released" });
+    else {
+      const answer = await this.#send(record.node, { type: "release", workload: id, ...options });
+      const neverArrived = !answer.ok && answer.why === "refused" && answer.error.code === "unknown_workload";
+      if (!neverArrived && !answer.ok && answer.why !== "gone") demand(answer);
+      if (neverArrived && this.#isStill(record)) this.#end(id, { state: "stopped", reason: "released" });
+    }
+    return this.#get(id);
+  }
+
+  /** Tells the node to take its GPUs back, with notice and checkpoint. Throws where it has no node or that says no. */
+  async preempt(id: string, options: { graceSeconds?: number; reason?: string }): Promise<WorkloadRecord> {
+    const record = this.#get(id);
+    if (record.endedAt !== undefined) throw new ApiError("conflict", `workload ${id} has ended (${record.state})`);
+    if (record.node === undefined) throw new ApiError("conflict", `workload ${id} is pending: no node has it`);
+    demand(await this.#send(record.node, { type: "preempt", workload: id, ...options }));
+    return this.#get(id);
+  }
+
+  /** Throws `node_offline` where it is not connected: the word would be lost. */
+  async command(node: string, command: CommandBody): Promise<void> {
+    if (this.#database.node(node) === undefined) throw new ApiError("unknown_node", `there is no node ${node}`);
+    demand(await this.#send(node, command));
+  }
+
+  /** How it stands for the operator: live on a node that has been silent for longer than the lease is `lost`. */
+  standing(record: WorkloadRecord): { state: PlacementState; message?: string } {
+    if (record.endedAt !== undefined || record.node === undefined) {
+      const message = this.#waitingFor.get(record.id);
+      return { state: record.state, ...(message !== undefined && record.endedAt === undefined && { message }) };
+    }
+    const silentMs = this.#silentMs(record.node);
+    if (silentMs <= this.#leaseMs) return { state: record.state };
+    const message = `node ${record.node} has been silent for ${Math.round(silentMs / 1000)} s; it was ${record.state} then`;
+    return { state: "lost", message };
+  }
+
+  #silentMs(node: string): number {
+    if (this.sessions.has(node)) return 0;
+    // While the coordinator itself was away, no node could speak.
+    const lastSeenMs = Date.parse(this.#database.node(node)?.lastSeenAt ?? "") || 0;
+    return this.#now() - Math.max(lastSeenMs, this.#startedMs);
+  }
+
+  // ------------------------------------------------------------- the nodes' side
+
+  welcomed(session: Session): void {
+    const older = this.sessions.get(session.nodeId);
+    this.sessions.set(session.nodeId, session);
+    older?.close(CLOSE.replaced, "replaced by a newer session of this node");
+    this.#log.info({ node: session.nodeId, name: session.hello?.node.name }, "node connected");
+  }
+
+  desired(session: Session): Workload[] {
+    this.#settleReleased(session);
+    return this.#database.workloads
+      .placed(session.nodeId)
+      .filter((record) => record.wanted === "run")
+      .flatMap((record) => this.#full(record) ?? []);
+  }
+
+  advertised(session: Session): void {
+    this.#onChange();
+    if (session.isSynced) this.place();
+  }
+
+  stored(session: Session, result: StoreResult): void {
+    for (const { workload, effect, message } of result.effects) {
+      if (effect !== "none") session.progress.delete(workload);
+      if (effect === "ended") this.#forget(workload);
+      if (effect === "rejected") this.#refused(workload, session, `rejected it: ${message ?? "without a word why"}`);
+    }
+    this.#settleReleased(session);
+    if (result.stored > 0) this.#onChange();
+    if (result.effects.some(({ effect }) => effect === "ended" || effect === "rejected")) this.place();
+  }
+
+  closed(session: Session, why: { code: number; reason: string }): void {
+    this.#log.info({ node: session.nodeId, code: why.code, reason: why.reason }, "node disconnected");
+    if (this.sessions.get(session.nodeId) !== session) return;
+    this.sessions.delete(session.nodeId);
+    this.#database.seen(session.nodeId);
+    this.#onChange();
+  }
+
+  /**
+   * Once a node has told all its log held when it came, a released workload it never spoke of in `hello` is not there and
+   * no event about it can come any more.
+   */
+  #settleReleased(session: Session): void {
+    const { hello } = session;
+    if (hello === undefined || session.acked < hello.events.newest) return;
+    const there = new Set(hello.workloads.map((workload) => workload.id));
+    for (const record of this.#database.workloads.placed(session.nodeId)) {
+      if (record.wanted === "run" || there.has(record.id)) continue;
+      this.#end(record.id, { state: record.state === "assigned" ? "stopped" : "lost", reason: "released" });
+    }
+  }
+
+  // ------------------------------------------------------------- placing
+
+  /** Tries each workload without a node. What fits nowhere waits, with the reason for the operator. */
+  place(): void {
+    for (const record of this.#database.workloads.pending()) {
+      const found = match(record.spec, this.#candidates(record));
+      if (!found.fits) {
+        this.#waitingFor.set(record.id, explain(found.reasons));
+        continue;
+      }
+      const session = this.sessions.get(found.node);
+      const workload = this.#full(record);
+      if (session === undefined || workload === undefined) continue;
+      this.#database.workloads.assign(record.id, found.node, found.gpus);
+      this.#waitingFor.delete(record.id);
+      this.#log.info({ workload: record.id, generation: record.generation, node: found.node }, "workload assigned");
+      void this.#assign(session, workload);
+    }
+    this.#onChange();
+  }
+
+  /** Settles by itself; never rejects. */
+  async #assign(session: Session, workload: Workload): Promise<void> {
+    const answer = await session.command({ type: "assign", workload });
+    if (answer.ok || answer.why === "gone") return;
+    if (answer.why === "silent") {
+      // Whether the node has it is unknown now; the next session's `sync` makes it known.
+      session.close(CLOSE.badMessage, answer.error.message);
+      return;
+    }
+    const record = this.#database.workloads.get(workload.id);
+    if (record?.generation !== workload.generation || record.node !== session.nodeId || record.state !== "assigned")
+      return;
+    const { code, message } = answer.error;
+    this.#log.info({ workload: workload.id, node: session.nodeId, code }, `node refused the workload: ${message}`);
+    if (record.wanted === "stopped") return this.#end(workload.id, { state: "stopped", reason: "released" });
+    this.#database.workloads.unplace(workload.id);
+    this.#refused(workload.id, session, `refused it: ${message}`);
+    this.place();
+  }
+
+  #candidates(record: WorkloadRecord): Candidate[] {
+    const placed = this.#database.workloads.placed();
+    return [...this.sessions.values()].flatMap((session) => {
+      const { advertisement, nodeId, hello } = session;
+      if (advertisement === undefined || hello === undefined || !session.isSynced) return [];
+      const here = placed.filter((other) => other.node === nodeId);
+      const refusal = this.#refusalOf(record, session) ?? this.#tooLarge(record, here);
+      return {
+        id: nodeId,
+        name: hello.node.name,
+        advertisement,
+        taken: this.#taken(advertisement, here),
+        workloads: here.length,
+        memoryPromisedMiB: here.reduce((sum, other) => sum + (other.spec.resources.memoryMiB ?? 0), 0),
+        ...(refusal !== undefined && { refusal }),
+      };
+    });
+  }
+
+  /** GPUs given here, and those the node says are held by somebody, unless it is one whose end we know already. */
+  #taken(advertisement: Advertise, here: readonly WorkloadRecord[]): Set<string> {
+    const taken = new Set(here.flatMap((other) => other.gpus));
+    for (const gpu of advertisement.gpus) {
+      for (const { uuid, allocatedTo } of [gpu, ...(gpu.mig?.instances ?? [])]) {
+        if (allocatedTo === undefined) continue;
+        if (this.#database.workloads.get(allocatedTo)?.endedAt === undefined) taken.add(uuid);
+      }
+    }
+    return taken;
+  }
+
+  #refusalOf(record: WorkloadRecord, session: Session): string | undefined {
+    const refusal = this.#refusals.get(record.id)?.get(session.nodeId);
+    return refusal !== undefined && refusal.advertisement === session.advertisement ? refusal.message : undefined;
+  }
+
+  /** The desired set of a node must fit into one `sync` frame. */
+  #tooLarge(record: WorkloadRecord, here: readonly WorkloadRecord[]): string | undefined {
+    const bytes = [record, ...here].reduce((sum, other) => sum + Buffer.byteLength(JSON.stringify(other.spec)), 0);
+    // Half, because secrets and escapes are not counted here.
+    if (bytes <= MAX_FRAME_BYTES / 2) return undefined;
+    return `its desired set would have ${bytes} bytes, at most ${MAX_FRAME_BYTES / 2} are given to one node`;
+  }
+
+  #refused(workload: string, session: Session, message: string): void {
+    const { advertisement } = session;
+    if (advertisement === undefined) return;
+    const byNode = this.#refusals.get(workload) ?? new Map();
+    this.#refusals.set(workload, byNode.set(session.nodeId, { advertisement, message }));
+  }
+
+  /** The workload with its secrets; where the key to those is gone it ends, because it can't be run as it was meant. */
+  #full(record: WorkloadRecord): Workload | undefined {
+    try {
+      return this.#database.workloads.full(record);
+    } catch {
+      const message = "its secrets can't be read: the key file beside the database is another one; submit it again";
+      this.#log.error({ workload: record.id }, message);
+      this.#end(record.id, { state: "failed", reason: "secrets_lost", message });
+      return undefined;
+    }
+  }
+
+  #end(id: string, how: { state: "stopped" | "failed" | "lost"; reason: string; message?: string }): void {
+    const { state, ...detail } = how;
+    this.#database.workloads.end(id, state, detail);
+    this.#forget(id);
+    this.#onChange();
+  }
+
+  #forget(id: string): void {
+    this.#refusals.delete(id);
+    this.#waitingFor.delete(id);
+  }
+
+  #get(id: string): WorkloadRecord {
+    const record = this.#database.workloads.get(id);
+    if (record === undefined) throw new ApiError("unknown_workload", `there is no workload ${id}`);
+    return record;
+  }
+
+  /** Whether nothing about it changed while something was awaited. */
+  #isStill(record: WorkloadRecord): boolean {
+    const now = this.#database.workloads.get(record.id);
+    return now?.endedAt === undefined && now?.generation === record.generation && now.node === record.node;
+  }
+
+  #send(node: string, command: CommandBody): Promise<CommandAnswer> {
+    const session = this.sessions.get(node);
+    if (session?.isSynced === true) return session.command(command);
+    const error = { code: "internal" as const, message: `node ${node} is not connected` };
+    return Promise.resolve({ ok: false, why: "gone", error });
+  }
+}
+
+function demand(answer: CommandAnswer): void {
+  if (answer.ok) return;
+  const { code, message } = answer.error;
+  throw new ApiError(answer.why === "gone" ? "node_offline" : answer.why === "silent" ? "node_silent" : code, message);
+}

@@ -1,0 +1,73 @@
+import type { Advertise } from "../protocol/frames.ts";
+import type { CoordinatorDatabase, NodeRecord } from "./database.ts";
+import type { Schedule } from "./schedule.ts";
+import type { PlacementState } from "./states.ts";
+import type { Detail, OpenSpec, WorkloadRecord } from "./workload-table.ts";
+
+/** A node as the API tells it: what it advertised last, and how it stands now. */
+export interface NodeView extends Partial<Omit<Advertise, "type" | "state" | "images">> {
+  id: string;
+  name: string;
+  labels: Record<string, string>;
+  connected: boolean;
+  state: "available" | "draining" | "offline";
+  agentVersion: string;
+  bootId: string;
+  firstSeenAt: string;
+  /** Of a node that is not connected: when it was last. */
+  lastSeenAt: string;
+  /** Last event held of it. */
+  acked: number;
+  /** Ids of the live workloads there. */
+  workloads: string[];
+}
+
+/** A workload as the API tells it: never a secret, only the names of its secret variables. */
+export interface WorkloadView extends Detail {
+  id: string;
+  generation: number;
+  state: PlacementState;
+  wanted: "run" | "stopped";
+  node?: string;
+  nodeName?: string;
+  gpus: string[];
+  progress?: { currentBytes: number; totalBytes: number };
+  createdAt: string;
+  updatedAt: string;
+  endedAt?: string;
+  spec: OpenSpec;
+}
+
+export function nodeView(record: NodeRecord, from: { database: CoordinatorDatabase; schedule: Schedule }): NodeView {
+  const { type: _type, state, images: _images, ...advertised } = record.advertisement ?? {};
+  const { advertisement: _advertisement, ...own } = record;
+  const connected = from.schedule.sessions.has(record.id);
+  return {
+    ...own,
+    connected,
+    state: connected ? (state ?? "available") : "offline",
+    ...advertised,
+    workloads: from.database.workloads.placed(record.id).map((workload) => workload.id),
+  };
+}
+
+export function workloadView(
+  record: WorkloadRecord,
+  from: { database: CoordinatorDatabase; schedule: Schedule },
+): WorkloadView {
+  const { detail, spec, ...own } = record;
+  const session = record.node === undefined ? undefined : from.schedule.sessions.get(record.node);
+  const name =
+    session?.hello?.node.name ?? (record.node === undefined ? undefined : from.database.node(record.node)?.name);
+  const progress = record.state === "pulling" ? session?.progress.get(record.id) : undefined;
+  return {
+    ...own,
+    ...detail,
+    ...from.schedule.standing(record),
+    ...(name !== undefined && { nodeName: name }),
+    ...(progress !== undefined && {
+      progress: { currentBytes: progress.currentBytes, totalBytes: progress.totalBytes },
+    }),
+    spec,
+  };
+}

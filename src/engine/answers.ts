@@ -1,0 +1,124 @@
+import { z } from "zod";
+
+/**
+ * The parts of the Docker API's answers this room reads (API 1.41, https://docs.docker.com/reference/api/engine/). Go's
+ * empty maps and lists travel as `null` or not at all, depending on the version.
+ */
+const strings = z
+  .array(z.string())
+  .nullish()
+  .transform((list) => list ?? []);
+const labels = z
+  .record(z.string(), z.string())
+  .nullish()
+  .transform((map) => map ?? {});
+const text = z
+  .string()
+  .nullish()
+  .transform((value) => value ?? "");
+const count = z
+  .number()
+  .nullish()
+  .transform((value) => value ?? 0);
+
+export const DeviceRequest = z.object({ Driver: text, DeviceIDs: strings });
+export type DeviceRequest = z.infer<typeof DeviceRequest>;
+
+export const ContainerAnswer = z.object({
+  Id: z.string(),
+  Name: z.string(),
+  State: z.object({
+    Status: z.enum(["created", "running", "paused", "restarting", "removing", "exited", "dead"]),
+    Pid: count,
+    ExitCode: count,
+    OOMKilled: z
+      .boolean()
+      .nullish()
+      .transform((value) => value ?? false),
+    Error: text,
+    StartedAt: text,
+    FinishedAt: text,
+  }),
+  Config: z.object({ Labels: labels }),
+  HostConfig: z.object({
+    DeviceRequests: z
+      .array(DeviceRequest)
+      .nullish()
+      .transform((list) => list ?? []),
+  }),
+});
+export type ContainerAnswer = z.infer<typeof ContainerAnswer>;
+
+export const ContainerListAnswer = z.array(z.object({ Id: z.string() }));
+
+export const EventAnswer = z.object({
+  Type: text,
+  Action: text,
+  Actor: z.object({ ID: text }).nullish(),
+});
+
+export const ImageAnswer = z.object({
+  Id: z.string(),
+  RepoDigests: strings,
+  Size: count,
+  Architecture: text,
+  Os: text,
+  Config: z
+    .object({ Env: strings, User: text })
+    .nullish()
+    .transform((config) => config ?? { Env: [], User: "" }),
+});
+export type ImageAnswer = z.infer<typeof ImageAnswer>;
+
+export const ImageListAnswer = z.array(
+  z.object({ Id: z.string(), RepoDigests: strings, RepoTags: strings, Size: count }),
+);
+
+/** One line of a pull's progress. */
+export const PullLine = z.object({
+  id: z.string().exactOptional(),
+  status: z.string().exactOptional(),
+  progressDetail: z
+    .object({
+      current: z.number().exactOptional(),
+      total: z.number().exactOptional(),
+      /** `s` where the engine counts seconds instead of bytes. */
+      units: z.string().exactOptional(),
+    })
+    .exactOptional(),
+  error: z.string().exactOptional(),
+  errorDetail: z.object({ message: z.string().exactOptional() }).exactOptional(),
+});
+export type PullLine = z.infer<typeof PullLine>;
+
+export const VersionAnswer = z.object({ Version: z.string(), ApiVersion: z.string() });
+
+export const InfoAnswer = z.object({
+  Driver: z.string().exactOptional(),
+  CgroupVersion: z.string().exactOptional(),
+  Runtimes: z.record(z.string(), z.unknown()).nullish(),
+  InitBinary: text,
+  InitCommit: z.object({ ID: text }).nullish(),
+});
+
+export const CreateAnswer = z.object({ id: z.string() });
+
+export const ExecAnswer = z.object({
+  Running: z.boolean(),
+  ExitCode: z.number().nullish(),
+  Pid: count,
+});
+
+const networkCounters = z.object({ rx_bytes: count, tx_bytes: count });
+
+export const StatsAnswer = z.object({
+  read: z.string(),
+  cpu_stats: z.object({ cpu_usage: z.object({ total_usage: count }) }),
+  memory_stats: z.object({
+    usage: z.number().exactOptional(),
+    limit: z.number().exactOptional(),
+    stats: z.record(z.string(), z.number()).nullish(),
+  }),
+  networks: z.record(z.string(), networkCounters).nullish(),
+});
+export type StatsAnswer = z.infer<typeof StatsAnswer>;

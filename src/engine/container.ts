@@ -1,0 +1,129 @@
+import type Docker from "dockerode";
+import type { PortBinding } from "../protocol/workload.ts";
+import type { ContainerSpec, ContainerState, LABEL_NODE as LabelNode } from "../workload/needs.ts";
+import type { ContainerAnswer } from "./answers.ts";
+import { deviceRequests, gpuEnvironment, recordedGpus } from "./gpu.ts";
+
+/** Every container and volume of ours carries it; the type holds it to the name the workload room uses. */
+export const LABEL_NODE: typeof LabelNode = "org.gpunode.node";
+
+/** Processes and threads of a container that asks for no number: a fork bomb ends there, an inference server does not. */
+const PIDS_DEFAULT = 4096;
+
+/** What a container writes to stdout and stderr is kept up to this; older output is dropped by the engine. */
+const LOG_FILE_MAX = "20m";
+const LOG_FILES = "3";
+
+const MIB = 1024 * 1024;
+
+/**
+ * All a container may do as root inside: own files and give them away, become another user, send signals, listen below
+ * port 1024. Of Docker's own default set this leaves out NET_RAW (forged packets on the owner's network), MKNOD,
+ * SETPCAP, SETFCAP, SYS_CHROOT and AUDIT_WRITE.
+ */
+const CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
+
+/** The engine's create request for a spec. Whatever is not in the spec is closed: no host path, namespace or device. */
+export function createRequest(spec: ContainerSpec, engine: { hasInit: boolean }): Docker.ContainerCreateOptions {
+  const env = Object.entries(gpuEnvironment(spec.env, spec.gpus)).map(([name, value]) => `${name}=${value}`);
+  return {
+    name: spec.name,
+    Image: spec.image,
+    Labels: spec.labels,
+    Env: env,
+    ...(spec.entrypoint !== undefined && { Entrypoint: spec.entrypoint }),
+    ...(spec.command !== undefined && { Cmd: spec.command }),
+    ...(spec.workdir !== undefined && { WorkingDir: spec.workdir }),
+    ...(spec.user !== undefined && { User: spec.user }),
+    StopSignal: spec.stopSignal,
+    // The logs are then always the multiplexed kind, and a workload cannot play with the owner's terminal.
+    Tty: false,
+    OpenStdin: false,
+    ExposedPorts: Object.fromEntries(spec.ports.map((port) => [portKey(port), {}])),
+    // The image's own health check would run besides the workload's, and unasked.
+    Healthcheck: { Test: ["NONE"] },
+    HostConfig: hostConfig(spec, engine),
+  };
+}
+
+function hostConfig(spec: ContainerSpec, engine: { hasInit: boolean }): Docker.HostConfig {
+  const memoryBytes = spec.memoryMiB === undefined ? undefined : spec.memoryMiB * MIB;
+  return {
+    // Swap of nothing: a workload over its limit ends at once instead of dragging the whole machine down.
+    ...(memoryBytes !== undefined && { Memory: memoryBytes, MemorySwap: memoryBytes }),
+    ...(spec.cpus !== undefined && { NanoCpus: Math.round(spec.cpus * 1e9) }),
+    ...(spec.shmMiB !== undefined && { ShmSize: spec.shmMiB * MIB }),
+    PidsLimit: spec.pids ?? PIDS_DEFAULT,
+    PortBindings: portBindings(spec),
+    // Volumes as mounts and not as "binds": there a name with a slash would be a path of the host.
+    Mounts: spec.volumes.map(({ name, path }) => ({
+      Type: "volume" as const,
+      Source: name,
+      Target: path,
+      VolumeOptions: volumeOptions(spec),
+    })),
+    DeviceRequests: deviceRequests(spec.gpus),
+    LogConfig: { Type: "json-file", Config: { "max-size": LOG_FILE_MAX, "max-file": LOG_FILES } },
+    // The runner alone decides on restarts, and removes a container only when its end is on record.
+    RestartPolicy: { Name: "no" },
+    AutoRemove: false,
+    // It reaps orphans and passes signals on; without it a shell as process 1 ignores SIGTERM.
+    ...(engine.hasInit && { Init: true }),
+    ...(spec.runtime !== undefined && { Runtime: spec.runtime }),
+    Privileged: false,
+    ReadonlyRootfs: false,
+    CapDrop: ["ALL"],
+    CapAdd: CAPABILITIES,
+    SecurityOpt: ["no-new-privileges"],
+    NetworkMode: "bridge",
+    IpcMode: "private",
+  };
+}
+
+function volumeOptions(spec: ContainerSpec): Docker.MountSettings["VolumeOptions"] {
+  const Labels: Record<string, string> = { [LABEL_NODE]: spec.labels[LABEL_NODE] ?? "" };
+  return { NoCopy: false, Labels, DriverConfig: { Name: "local", Options: {} } };
+}
+
+function portBindings({ ports, hostIp }: ContainerSpec): Record<string, { HostIp: string; HostPort: string }[]> {
+  const bindings: Record<string, { HostIp: string; HostPort: string }[]> = {};
+  for (const port of ports) {
+    const list = bindings[portKey(port)] ?? [];
+    list.push({ HostIp: hostIp, HostPort: String(port.host) });
+    bindings[portKey(port)] = list;
+  }
+  return bindings;
+}
+
+function portKey({ container, protocol }: PortBinding): string {
+  return `${container}/${protocol ?? "tcp"}`;
+}
+
+/** The engine's answer to an inspect as the workload room knows it. */
+export function containerState({ Id, Name, State, Config, HostConfig }: ContainerAnswer): ContainerState {
+  const startedAt = instant(State.StartedAt);
+  const finishedAt = instant(State.FinishedAt);
+  return {
+    id: Id,
+    name: Name.replace(/^\//, ""),
+    labels: Config.Labels,
+    status: State.Status,
+    pid: State.Pid,
+    exitCode: State.ExitCode,
+    oomKilled: State.OOMKilled,
+    error: State.Error,
+    ...(startedAt !== undefined && { startedAt }),
+    ...(finishedAt !== undefined && { finishedAt }),
+    gpus: recordedGpus(HostConfig.DeviceRequests),
+  };
+}
+
+/** Go's zero time stands for "never". */
+function instant(time: string): string | undefined {
+  return time === "" || time.startsWith("0001-01-01") ? undefined : time;
+}
+
+/** True while the container's processes live. */
+export function isUp({ status }: ContainerState): boolean {
+  return status === "running" || status === "paused" || status === "restarting";
+}

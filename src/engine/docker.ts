@@ -1,0 +1,78 @@
+import type { Engine, Log } from "../workload/needs.ts";
+import { engineClient } from "./client.ts";
+import { containerEvents } from "./events.ts";
+import { execInside } from "./exec.ts";
+import { inspectImage, listImages } from "./images.ts";
+import { engineFacts } from "./info.ts";
+import { readLogs } from "./logs.ts";
+import { ownContainers } from "./own-containers.ts";
+import { createPuller } from "./pull.ts";
+import { createStopper } from "./stop.ts";
+import { usageReader } from "./usage.ts";
+import { waitUntilDown } from "./wait.ts";
+
+export interface DockerEngineOptions {
+  /** Path of the engine's unix socket. */
+  socketPath: string;
+  /** Only containers whose `LABEL_NODE` is this are touched. */
+  nodeId: string;
+  log?: Log;
+  /** How long most requests may take; default 10 s. */
+  answerMs?: number;
+  /** How often running containers are looked after besides the engine's events; default 10 s. */
+  relistMs?: number;
+}
+
+/** The Docker engine behind a unix socket. Connects only when asked something, and keeps no connection that nobody uses. */
+export function createDockerEngine(options: DockerEngineOptions): Engine & AsyncDisposable {
+  const { nodeId, log } = options;
+  const client = engineClient(options.socketPath, options);
+  const events = containerEvents(client, nodeId, options);
+  const containers = ownContainers(client, nodeId);
+  const { inspect, requireOwn } = containers;
+  const stopper = createStopper({ events, ...containers });
+  const usage = usageReader(client);
+  const facts = engineFacts(client);
+
+  return {
+    info: facts.info,
+    pull: createPuller(client).pull,
+    image: (reference) => inspectImage(client, reference),
+    images: () => listImages(client),
+    create: async (spec) => await containers.create(spec, { hasInit: await facts.hasInit() }),
+    start: containers.start,
+    async stop(id, how) {
+      const own = await requireOwn(id);
+      if (own !== undefined) await stopper.stop(own, how);
+    },
+    kill: containers.kill,
+    async remove(id) {
+      usage.forget(id);
+      await containers.remove(id);
+    },
+    inspect,
+    list: containers.list,
+    async wait(id, signal) {
+      // Events name the container by its full id.
+      const own = (await inspect(id, signal))?.id;
+      return own === undefined ? undefined : await waitUntilDown(own, { events, inspect }, signal);
+    },
+    async *logs(id, how) {
+      yield* readLogs(client, await containers.requireThere(id), how);
+    },
+    async usage(id) {
+      const own = await requireOwn(id);
+      if (own !== undefined) return await usage.read(own);
+      usage.forget(id);
+      return undefined;
+    },
+    async exec(id, argv, how) {
+      return await execInside({ client, log }, await containers.requireThere(id), argv, how);
+    },
+    async [Symbol.asyncDispose]() {
+      await stopper[Symbol.asyncDispose]();
+      await events[Symbol.asyncDispose]();
+      client[Symbol.dispose]();
+    },
+  };
+}

@@ -1,0 +1,48 @@
+import type { EngineInfo } from "../protocol/frames.ts";
+import { InfoAnswer, VersionAnswer } from "./answers.ts";
+import { type EngineClient, parseAnswer } from "./client.ts";
+
+/** How long `info` waits: it is asked for while the node tells about itself. */
+const INFO_MS = 5_000;
+
+/** What the engine is and can do. */
+export interface EngineFacts {
+  /** Never throws: an engine that is away is `available: false`. */
+  info(signal?: AbortSignal): Promise<EngineInfo>;
+  /** True where the engine can put an init process before the workload's command; asked for once. */
+  hasInit(): Promise<boolean>;
+}
+
+export function engineFacts(client: EngineClient): EngineFacts {
+  let init: boolean | undefined;
+
+  async function read(signal?: AbortSignal): Promise<EngineInfo> {
+    const options = { doing: "ask the container engine what it is", timeoutMs: INFO_MS, signal };
+    const [version, info] = await Promise.all([
+      client.ask((abortSignal) => client.get("/version", { abortSignal }), options),
+      client.ask((abortSignal) => client.get("/info", { abortSignal }), options),
+    ]);
+    const { Version, ApiVersion } = parseAnswer(VersionAnswer, version, "its version");
+    const { Driver, CgroupVersion, Runtimes, InitBinary, InitCommit } = parseAnswer(InfoAnswer, info, "itself");
+    // The engine names the init program it would use whether it is there or not; Debian's docker.io may come without.
+    // Where it could not run the program to ask for its version, that reads "N/A".
+    init = InitBinary !== "" && InitCommit?.ID !== "N/A" && InitCommit?.ID !== "";
+    return {
+      kind: "docker",
+      available: true,
+      version: Version,
+      apiVersion: ApiVersion,
+      ...(Driver !== undefined && { storageDriver: Driver }),
+      ...(CgroupVersion !== undefined && { cgroupVersion: CgroupVersion }),
+      ...(Runtimes && { runtimes: Object.keys(Runtimes).sort() }),
+    };
+  }
+
+  return {
+    info: async (signal) => await read(signal).catch(() => ({ kind: "docker" as const, available: false })),
+    async hasInit() {
+      if (init === undefined) await read();
+      return init ?? false;
+    },
+  };
+}

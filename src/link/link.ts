@@ -1,0 +1,156 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
+import { type CoordinatorAddress, coordinatorAddress, dial, proxyUrl } from "./dial.ts";
+import { DialError } from "./dial-errors.ts";
+import type { LinkDoors, LinkStatus, ProgressReport, Sample } from "./needs.ts";
+import { BACKOFF, type BackoffPolicy, nextDelayMs } from "./reconnect.ts";
+import { Session } from "./session.ts";
+import type { SessionEnd } from "./session-end.ts";
+
+/** Where the coordinator is and how it is spoken to; the `[coordinator]` section of the configuration. */
+export interface LinkOptions {
+  url: string;
+  /** Sent until this coordinator has once welcomed this key. */
+  joinToken?: string;
+  caFile?: string;
+  certFile?: string;
+  keyFile?: string;
+  proxy?: string;
+  /** Allow `ws://` to other machines. */
+  insecure?: boolean;
+  backoff?: Partial<BackoffPolicy>;
+  /** For dialling and for the handshake, each; milliseconds. */
+  handshakeTimeoutMs?: number;
+  /** Events are sent again when nothing was acked for so long. */
+  ackTimeoutMs?: number;
+  /** Milliseconds since the epoch. */
+  now?: () => number;
+  /** In [0, 1). */
+  random?: () => number;
+}
+
+/**
+ * The link to one coordinator: keeps a session with it for as long as `run` is not aborted. What is offered while
+ * there is no session is left out; events wait in their log.
+ */
+export class Link {
+  readonly #options: LinkOptions;
+  readonly #doors: LinkDoors;
+  readonly #address: CoordinatorAddress;
+  readonly #now: () => number;
+  readonly #random: () => number;
+  readonly #backoff: BackoffPolicy;
+  #session: Session | undefined;
+  #revision = 0;
+  #status: LinkStatus;
+
+  /** Throws `invalid_spec` or `policy_denied` where the coordinator's address or the proxy's cannot be used. */
+  constructor(options: LinkOptions, doors: LinkDoors) {
+    const { url, insecure = false, proxy, now = Date.now, random = Math.random, backoff } = options;
+    this.#address = coordinatorAddress(url, { insecure });
+    if (proxy !== undefined) proxyUrl(proxy);
+    this.#options = options;
+    this.#doors = doors;
+    this.#now = now;
+    this.#random = random;
+    this.#backoff = { ...BACKOFF, ...backoff };
+    this.#status = { state: "connecting", url: this.#address.url.href, since: now() };
+  }
+
+  status(): LinkStatus {
+    return { ...this.#status };
+  }
+
+  offerTelemetry(sample: Sample): void {
+    this.#session?.offerTelemetry(sample);
+  }
+
+  offerProgress(report: ProgressReport): void {
+    this.#session?.offerProgress(report);
+  }
+
+  /** What `advertisement()` says may have changed. */
+  advertiseChanged(): void {
+    this.#session?.advertiseChanged();
+  }
+
+  /** Keeps the link up until the signal aborts; then closes the session and resolves. Never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    let failures = 0;
+    let isDown = false;
+    while (!signal.aborted) {
+      this.#become("connecting");
+      const end = await this.#attempt(signal);
+      if (signal.aborted) return;
+      const { message, isRefused, isReplaced, retryAfterSeconds, welcomedForMs } = end;
+      if (welcomedForMs > 0) isDown = false;
+      failures = welcomedForMs >= this.#backoff.lastedMs ? 0 : failures + 1;
+      const asked = retryAfterSeconds === undefined ? {} : { retryAfterSeconds };
+      const delayMs = nextDelayMs({ failures, replaced: isReplaced, ...asked }, this.#random, this.#backoff);
+      const fields = { coordinator: this.#status.url, retryInMs: Math.round(delayMs) };
+      const what = welcomedForMs > 0 ? "the session with the coordinator ended" : "the coordinator cannot be reached";
+      // Said once for each outage; what follows is the same again.
+      if (!isDown || message !== this.#status.lastError) this.#doors.log.warn(fields, `${what}: ${message}`);
+      isDown = true;
+      this.#become(isRefused ? "refused" : "waiting", { lastError: message, retryAt: this.#now() + delayMs });
+      await sleep(delayMs, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** One session from dialling to its end. Never rejects. */
+  async #attempt(signal: AbortSignal): Promise<SessionEnd> {
+    const { handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS, ackTimeoutMs, joinToken } = this.#options;
+    try {
+      const dialled = await dial({ ...this.#options, address: this.#address, timeoutMs: handshakeTimeoutMs }, signal);
+      const session = new Session(dialled, this.#doors, {
+        host: this.#address.host,
+        handshakeTimeoutMs,
+        ...(ackTimeoutMs !== undefined && { ackTimeoutMs }),
+        ...(joinToken !== undefined && { joinToken }),
+        nextRevision: () => {
+          this.#revision += 1;
+          return this.#revision;
+        },
+        onWelcome: (welcome) => {
+          this.#become("connected", { sessionId: welcome.sessionId, lastFrameAt: this.#now() });
+          this.#doors.log.info({ coordinator: this.#status.url, session: welcome.sessionId }, "connected");
+          this.#doors.onWelcome(welcome);
+        },
+        onRead: () => {
+          this.#status.lastFrameAt = this.#now();
+        },
+        now: this.#now,
+      });
+      this.#session = session;
+      const abort = () => session.close(CLOSE.goingAway, "the agent is leaving");
+      signal.addEventListener("abort", abort, { once: true });
+      if (signal.aborted) abort();
+      try {
+        return await session.ended;
+      } finally {
+        signal.removeEventListener("abort", abort);
+        this.#session = undefined;
+      }
+    } catch (error) {
+      const { message, retryAfterSeconds } = error instanceof DialError ? error : new DialError(String(error));
+      const asked = retryAfterSeconds === undefined ? {} : { retryAfterSeconds };
+      return { message, isRefused: false, isReplaced: false, welcomedForMs: 0, ...asked };
+    }
+  }
+
+  /** The newest error stays visible until a session is welcome again. */
+  #become(
+    state: LinkStatus["state"],
+    more: Partial<Pick<LinkStatus, "lastError" | "retryAt" | "sessionId" | "lastFrameAt">> = {},
+  ): void {
+    const { url, lastError, lastFrameAt } = this.#status;
+    this.#status = {
+      state,
+      url,
+      since: this.#now(),
+      ...(lastFrameAt !== undefined && { lastFrameAt }),
+      ...(lastError !== undefined && state !== "connected" && { lastError }),
+      ...more,
+    };
+  }
+}

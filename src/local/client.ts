@@ -1,0 +1,161 @@
+import { readFileSync, statSync } from "node:fs";
+import { type IncomingMessage, request } from "node:http";
+import { dirname } from "node:path";
+import { json } from "node:stream/consumers";
+import { SNAPSHOT_VERSION, type Snapshot } from "./snapshot.ts";
+
+/** There is no daemon to ask, or this user may not; exit code 3. */
+export class DaemonNotRunning extends Error {
+  override readonly name = "DaemonNotRunning";
+}
+
+/** The daemon said no. `code` is the protocol's. */
+export class DaemonRefused extends Error {
+  override readonly name = "DaemonRefused";
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** A piece of a workload's output. */
+export interface LogPiece {
+  stream: "stdout" | "stderr";
+  data: Buffer;
+}
+
+/** The daemon on this machine. Every method throws `DaemonNotRunning` or `DaemonRefused`. */
+export interface LocalClient {
+  status(options?: { signal?: AbortSignal }): Promise<Snapshot>;
+  /** Pieces in order, read no faster than they are taken. */
+  logs(id: string, options: { follow: boolean; tail?: number; signal?: AbortSignal }): AsyncIterable<LogPiece>;
+  drain(options?: { graceSeconds?: number }): Promise<void>;
+  resume(): Promise<void>;
+}
+
+/** The answer of a daemon that has been asked comes within this; a hanging one shall not hang its owner's shell. */
+const ANSWER_TIMEOUT_MS = 10_000;
+
+/** Nothing is sent before the first method is called. */
+export function connectLocal(socketPath: string): LocalClient {
+  const ask = async (method: string, path: string, signal?: AbortSignal): Promise<unknown> => {
+    const limit = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+    const response = await send(
+      socketPath,
+      method,
+      path,
+      signal === undefined ? limit : AbortSignal.any([limit, signal]),
+    );
+    return json(response);
+  };
+  return {
+    async status({ signal } = {}) {
+      const snapshot = (await ask("GET", "/v1/status", signal)) as Snapshot;
+      if (snapshot.snapshotVersion === SNAPSHOT_VERSION) return snapshot;
+      throw new Error(
+        `the running daemon speaks version ${snapshot.snapshotVersion} of the local API, this gpunode version ${SNAPSHOT_VERSION}; restart the daemon`,
+      );
+    },
+    async *logs(id, { follow, tail, signal }) {
+      const query = new URLSearchParams({
+        ...(follow && { follow: "" }),
+        ...(tail !== undefined && { tail: `${tail}` }),
+      });
+      const response = await send(socketPath, "GET", `/v1/workloads/${encodeURIComponent(id)}/logs?${query}`, signal);
+      try {
+        for await (const line of linesOf(response)) yield pieceOf(line);
+      } catch (error) {
+        if (signal?.aborted === true) return;
+        if (error instanceof DaemonRefused) throw error;
+        throw new Error("the daemon ended while its output was read", { cause: error });
+      } finally {
+        response.destroy();
+      }
+    },
+    async drain({ graceSeconds } = {}) {
+      await ask("POST", `/v1/drain${graceSeconds === undefined ? "" : `?graceSeconds=${graceSeconds}`}`);
+    },
+    async resume() {
+      await ask("POST", "/v1/resume");
+    },
+  };
+}
+
+/** Throws where the response is cut off before its end. */
+async function* linesOf(response: IncomingMessage): AsyncGenerator<string> {
+  let rest = "";
+  for await (const chunk of response.setEncoding("utf8")) {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+}
+
+function pieceOf(line: string): LogPiece {
+  const piece = JSON.parse(line) as {
+    stream: LogPiece["stream"];
+    data?: string;
+    base64?: string;
+    error?: { code: string; message: string };
+  };
+  if (piece.error !== undefined) throw new DaemonRefused(piece.error.code, piece.error.message);
+  const data = piece.base64 === undefined ? Buffer.from(piece.data ?? "") : Buffer.from(piece.base64, "base64");
+  return { stream: piece.stream, data };
+}
+
+async function send(socketPath: string, method: string, path: string, signal?: AbortSignal): Promise<IncomingMessage> {
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    request({ socketPath, method, path, agent: false, ...(signal !== undefined && { signal }) })
+      .once("response", resolve)
+      .once("error", (error) => reject(inWords(error, socketPath)))
+      .end();
+  });
+  if (response.statusCode === 200) return response;
+  const { error } = (await json(response)) as { error?: { code: string; message: string } };
+  throw new DaemonRefused(error?.code ?? "internal", error?.message ?? `the daemon answered ${response.statusCode}`);
+}
+
+function inWords(error: NodeJS.ErrnoException, socketPath: string): Error {
+  const { code } = error;
+  if (code === "ENOENT" || code === "ECONNREFUSED") {
+    const state = code === "ENOENT" ? "there is no socket" : "nobody answers on the socket";
+    return new DaemonNotRunning(
+      `the daemon is not running: ${state} ${socketPath}. Start it with "sudo systemctl start gpunode", or here with "gpunode run".`,
+      { cause: error },
+    );
+  }
+  if (code === "EACCES" || code === "EPERM") {
+    return new DaemonNotRunning(
+      `you may not use the daemon's socket ${socketPath}: only root and members of its group may. ${remedyFor(socketPath)}`,
+      { cause: error },
+    );
+  }
+  if (error.name === "TimeoutError" || (error.cause as Error | undefined)?.name === "TimeoutError") {
+    return new Error(`the daemon does not answer on ${socketPath} (waited ${ANSWER_TIMEOUT_MS / 1000} s)`, {
+      cause: error,
+    });
+  }
+  return error;
+}
+
+/** How to get in, with the socket's group if it can be found out. */
+function remedyFor(socketPath: string): string {
+  const group = groupOf(socketPath) ?? groupOf(dirname(socketPath));
+  return group === undefined || group === "root"
+    ? 'Run the command with "sudo".'
+    : `Run it with "sudo", or join the group: "sudo usermod -aG ${group} $USER", then log in again.`;
+}
+
+function groupOf(path: string): string | undefined {
+  try {
+    const { gid } = statSync(path);
+    const line = readFileSync("/etc/group", "utf8")
+      .split("\n")
+      .find((entry) => entry.split(":")[2] === String(gid));
+    return line?.split(":")[0] ?? String(gid);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,196 @@
+import { isUtf8 } from "node:buffer";
+import { once } from "node:events";
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { dirname, join } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { GpunodeError } from "../protocol/errors.ts";
+import { tryLock } from "./lock.ts";
+import type { Snapshot } from "./snapshot.ts";
+
+/** Another daemon lives in this `run_dir`. */
+export class AlreadyRunning extends Error {
+  override readonly name = "AlreadyRunning";
+}
+
+/** A piece of a workload's output, bytes as the container wrote them. */
+export interface OutputChunk {
+  stream: "stdout" | "stderr";
+  data: Buffer;
+}
+
+/** What the owner may ask the daemon to do. Each may throw `GpunodeError`, which is told to the owner. */
+export interface LocalActions {
+  /** Accept nothing new and give back what runs. Repeating it is harmless. */
+  drain(options: { graceSeconds?: number }): void | Promise<void>;
+  resume(): void | Promise<void>;
+  /** A workload's output, in order; with `follow` until it ends. Throws `unknown_workload`. */
+  logs(id: string, options: { follow: boolean; tail?: number; signal: AbortSignal }): AsyncIterable<OutputChunk>;
+}
+
+/** The part of a logger used here. */
+export interface LocalLog {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface LocalApiOptions {
+  socketPath: string;
+  snapshot: () => Snapshot;
+  actions: LocalActions;
+  log: LocalLog;
+}
+
+/**
+ * The owner's door: HTTP on a unix socket of mode 0660, so that the daemon's user and group may use it. The socket of a dead
+ * daemon is replaced; while a daemon lives, this throws an error that names its process.
+ *
+ * `GET /v1/status` · `GET /v1/workloads` · `GET /v1/workloads/ID/logs?follow&tail=N` (one JSON object a line) ·
+ * `POST /v1/drain?graceSeconds=N` · `POST /v1/resume`. Errors are `{"error": {"code", "message"}}`.
+ */
+export async function startLocalApi(options: LocalApiOptions): Promise<AsyncDisposable> {
+  const { socketPath, log } = options;
+  requireShortPath(socketPath);
+  const runDir = dirname(socketPath);
+  mkdirSync(runDir, { recursive: true, mode: 0o755 });
+  const pidFile = join(runDir, "gpunode.pid");
+  const lock = tryLock(join(runDir, "gpunode.lock"));
+  if (lock === undefined) {
+    const pid = existsSync(pidFile) ? ` (pid ${readFileSync(pidFile, "utf8").trim()})` : "";
+    throw new AlreadyRunning(
+      `another gpunode is already running${pid} with ${runDir}; stop it, or give this one its own run_dir`,
+    );
+  }
+  try {
+    // We hold the lock, so nobody answers on a socket that lies here.
+    rmSync(socketPath, { force: true });
+    writeFileSync(pidFile, `${process.pid}\n`, { mode: 0o644 });
+    const closing = new AbortController();
+    const server = createServer((request, response) => {
+      respond(request, response, options, closing.signal).catch((error: unknown) => {
+        log.error({ err: error }, "a request on the local socket failed");
+        response.destroy();
+      });
+    });
+    await listen(server, socketPath);
+    log.debug({ socket: socketPath }, "listening on the local socket");
+    return {
+      async [Symbol.asyncDispose]() {
+        closing.abort();
+        const closed = once(server, "close");
+        server.close();
+        server.closeAllConnections();
+        await closed;
+        rmSync(pidFile, { force: true });
+        lock[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    lock[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** The kernel cuts longer paths (sockaddr_un has 108 bytes), and the socket would lie somewhere else. */
+function requireShortPath(path: string): void {
+  const bytes = Buffer.byteLength(path);
+  if (bytes > 107)
+    throw new Error(`the socket path ${path} has ${bytes} bytes, at most 107 work; set a shorter run_dir`);
+}
+
+async function listen(server: Server, path: string): Promise<void> {
+  // The socket gets its mode when it is bound, which happens within this call: nobody can come in between.
+  const before = process.umask(0o117);
+  const listening = once(server, "listening");
+  try {
+    server.listen(path);
+  } finally {
+    process.umask(before);
+  }
+  await listening;
+  chmodSync(path, 0o660);
+}
+
+async function respond(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { snapshot, actions }: LocalApiOptions,
+  closing: AbortSignal,
+): Promise<void> {
+  const url = new URL(request.url ?? "/", "http://gpunode");
+  const endpoint = `${request.method} ${url.pathname}`;
+  try {
+    const logs = /^GET \/v1\/workloads\/([^/]+)\/logs$/.exec(endpoint);
+    if (endpoint === "GET /v1/status") sendJson(response, 200, snapshot());
+    else if (endpoint === "GET /v1/workloads") sendJson(response, 200, snapshot().workloads);
+    else if (logs !== null) {
+      const gone = new AbortController();
+      response.once("close", () => gone.abort());
+      const signal = AbortSignal.any([gone.signal, closing]);
+      const tail = wholeNumber(url, "tail");
+      const follow = url.searchParams.has("follow") && url.searchParams.get("follow") !== "false";
+      const chunks = actions.logs(decodeURIComponent(logs[1] ?? ""), {
+        follow,
+        signal,
+        ...(tail !== undefined && { tail }),
+      });
+      await sendLines(response, chunks, signal);
+    } else if (endpoint === "POST /v1/drain") {
+      const graceSeconds = wholeNumber(url, "graceSeconds");
+      await actions.drain(graceSeconds === undefined ? {} : { graceSeconds });
+      sendJson(response, 200, { state: "draining" });
+    } else if (endpoint === "POST /v1/resume") {
+      await actions.resume();
+      sendJson(response, 200, { state: "available" });
+    } else sendJson(response, 404, { error: { code: "not_found", message: `there is no ${endpoint}` } });
+  } catch (error) {
+    if (!(error instanceof GpunodeError)) throw error;
+    const { code, message } = error;
+    sendJson(response, code === "unknown_workload" ? 404 : code === "bad_message" ? 400 : 409, {
+      error: { code, message },
+    });
+  }
+}
+
+function wholeNumber(url: URL, name: string): number | undefined {
+  const text = url.searchParams.get(name);
+  if (text === null) return undefined;
+  if (!/^\d{1,9}$/.test(text)) throw new GpunodeError("bad_message", `${name}=${text}: expected a whole number`);
+  return Number(text);
+}
+
+function sendJson(response: ServerResponse, status: number, value: unknown): void {
+  response.writeHead(status, { "content-type": "application/json" });
+  response.end(`${JSON.stringify(value)}\n`);
+}
+
+/** One line for each piece of output. A slow reader slows the source: nothing is read ahead of it. */
+async function sendLines(
+  response: ServerResponse,
+  chunks: AsyncIterable<OutputChunk>,
+  signal: AbortSignal,
+): Promise<void> {
+  async function* lines(): AsyncGenerator<string> {
+    try {
+      for await (const { stream, data } of chunks) {
+        const body = isUtf8(data) ? { data: data.toString() } : { base64: data.toString("base64") };
+        yield `${JSON.stringify({ stream, ...body })}\n`;
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      const { code, message } = error instanceof GpunodeError ? error : { code: "internal", message: String(error) };
+      yield `${JSON.stringify({ error: { code, message } })}\n`;
+    }
+  }
+  response.writeHead(200, { "content-type": "application/x-ndjson" });
+  // Whoever follows a silent workload must see that it is being followed.
+  response.flushHeaders();
+  try {
+    await pipeline(Readable.from(lines(), { highWaterMark: 1 }), response, { signal });
+  } catch (error) {
+    // The reader hung up, or the daemon ends: neither is a failure of ours.
+    if (!signal.aborted) throw error;
+  }
+}

@@ -1,0 +1,170 @@
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+import type { DurableEvent, EventBody } from "../protocol/event.ts";
+import type { Problem } from "../protocol/frames.ts";
+import type { Journal, JournalRow, Log } from "../workload/needs.ts";
+import { EventLog } from "./event-log.ts";
+import { refuseSecrets } from "./no-secrets.ts";
+import { openOwnDatabase } from "./open.ts";
+import { transaction } from "./sqlite.ts";
+
+const MIGRATIONS = [
+  `CREATE TABLE records (key TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+   CREATE TABLE events (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, body TEXT NOT NULL) STRICT;
+   CREATE TABLE position (newest INTEGER NOT NULL, acked INTEGER NOT NULL, resumed INTEGER NOT NULL) STRICT;
+   INSERT INTO position VALUES (0, 0, 0);
+   CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
+];
+
+export interface StoreOptions {
+  /** The SQLite file; its folder is made where it is missing. */
+  path: string;
+  /** Milliseconds since the epoch. */
+  now?: () => number;
+  log?: Log;
+}
+
+export type AppendListener = (events: readonly DurableEvent[]) => void;
+
+/**
+ * The node's memory in one SQLite file: workload records, the event log, a few settings. Everything is synchronous and
+ * on the disk when it returns. It fills `Journal` of the workload room and `EventLog` of the link.
+ */
+export class Store implements Journal, AsyncDisposable {
+  /** What the owner should know of the file itself, e.g. that a damaged one was kept aside. */
+  readonly problems: readonly Problem[];
+  readonly #db: DatabaseSync;
+  readonly #events: EventLog;
+  readonly #log: Log | undefined;
+  readonly #listeners = new Set<AppendListener>();
+  readonly #put: StatementSync;
+  readonly #remove: StatementSync;
+  readonly #rows: StatementSync;
+  readonly #get: StatementSync;
+  readonly #set: StatementSync;
+  readonly #unset: StatementSync;
+
+  constructor(db: DatabaseSync, options: { now: () => number; log: Log | undefined; problems: readonly Problem[] }) {
+    this.#db = db;
+    this.#log = options.log;
+    this.problems = options.problems;
+    this.#events = new EventLog(db, options.now);
+    this.#put = db.prepare(
+      "INSERT INTO records (key, body) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
+    );
+    this.#remove = db.prepare("DELETE FROM records WHERE key = ?");
+    this.#rows = db.prepare("SELECT key, body FROM records ORDER BY key");
+    this.#get = db.prepare("SELECT value FROM settings WHERE key = ?");
+    this.#set = db.prepare(
+      "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    );
+    this.#unset = db.prepare("DELETE FROM settings WHERE key = ?");
+  }
+
+  /**
+   * Rows and events in one transaction: all of it is on the disk when this returns, then the listeners are told. Throws
+   * where the disk refuses, or a record carries secrets (TypeError); nothing was recorded then.
+   */
+  commit(change: { put: JournalRow[]; remove: string[]; events: EventBody[] }): DurableEvent[] {
+    refuseSecrets([...change.put.map(({ body }) => body), ...change.events]);
+    const events = transaction(this.#db, () => {
+      for (const key of change.remove) this.#remove.run(key);
+      for (const { key, body } of change.put) this.#put.run(key, JSON.stringify(body));
+      return this.#events.append(change.events);
+    });
+    this.#events.settle(events);
+    if (events.length > 0) this.#tell(events);
+    return events;
+  }
+
+  /** Events without a row. */
+  append(bodies: EventBody[]): DurableEvent[] {
+    return this.commit({ put: [], remove: [], events: bodies });
+  }
+
+  /** All records, by key. One that is no JSON any more comes with the body `undefined`. */
+  rows(): JournalRow[] {
+    return this.#rows.all().map((row) => ({ key: String(row.key), body: jsonOf(String(row.body)) }));
+  }
+
+  get newest(): number {
+    return this.#events.newest;
+  }
+
+  get oldest(): number {
+    return this.#events.oldest;
+  }
+
+  after(seq: number, limitEvents: number, limitBytes: number): DurableEvent[] {
+    return this.#events.after(seq, limitEvents, limitBytes);
+  }
+
+  acked(seq: number): void {
+    this.#events.acked(seq);
+  }
+
+  resume(acked: number): void {
+    this.#events.resume(acked);
+  }
+
+  told(seq: number, timeoutMs: number): Promise<boolean> {
+    return this.#events.told(seq, timeoutMs);
+  }
+
+  /** Called after each commit that brought events. Returns the way to end it. */
+  onAppend(listener: AppendListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** A setting; undefined where it was never set. */
+  get(key: string): string | undefined {
+    const row = this.#get.get(key);
+    return row === undefined ? undefined : String(row.value);
+  }
+
+  /** `undefined` removes it. */
+  set(key: string, value: string | undefined): void {
+    if (value === undefined) this.#unset.run(key);
+    else this.#set.run(key, value);
+  }
+
+  /** Closing twice is no error. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#events.close();
+    this.#listeners.clear();
+    if (this.#db.isOpen) this.#db.close();
+  }
+
+  #tell(events: readonly DurableEvent[]): void {
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(events);
+      } catch (error) {
+        // The commit stands; a listener's failure must not look like its.
+        this.#log?.error({ err: error }, "a listener of the event log failed");
+      }
+    }
+  }
+}
+
+/**
+ * Opens the node's memory, for this process alone. A damaged file is kept aside, reported in `problems` and to `log`, and
+ * a new one is started.
+ *
+ * Throws where another gpunode has it open, where a newer gpunode wrote it, or where the disk refuses.
+ */
+export function openStore({ path, now = Date.now, log }: StoreOptions): Store {
+  const { db, setAside } = openOwnDatabase(path, MIGRATIONS, now);
+  if (setAside === undefined) return new Store(db, { now, log, problems: [] });
+  const message = `the state database was damaged and is kept as ${setAside}; a new one was started, so workloads from before are no longer known`;
+  log?.error({ path, setAside }, message);
+  return new Store(db, { now, log, problems: [{ code: "state_lost", message }] });
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

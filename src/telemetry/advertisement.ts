@@ -1,0 +1,52 @@
+import type { Advertise, EngineInfo, HostInfo, ImageInfo, PolicyInfo, Problem } from "../protocol/frames.ts";
+import type { Gpu } from "../protocol/gpu.ts";
+
+/** All that is known of the node at one moment, from which it is advertised. */
+export interface NodeView {
+  gpus: readonly Gpu[];
+  /** GPU or MIG uuid → workload that holds it. */
+  holders: ReadonlyMap<string, string>;
+  host: HostInfo;
+  engine: EngineInfo;
+  policy: PolicyInfo;
+  images: readonly ImageInfo[];
+  draining: boolean;
+  problems: readonly Problem[];
+}
+
+/** An advertisement before the link numbers it. */
+export type Advertisement = Omit<Advertise, "type" | "revision">;
+
+export function advertisement(view: NodeView): Advertisement {
+  const { host, engine, policy } = view;
+  return {
+    gpus: withHolders(view.gpus, view.holders),
+    host,
+    engine,
+    policy,
+    images: [...view.images],
+    state: view.draining ? "draining" : "available",
+    problems: [...view.problems],
+  };
+}
+
+/** The same GPUs, each with who holds it. */
+export function withHolders(gpus: readonly Gpu[], holders: ReadonlyMap<string, string>): Gpu[] {
+  return gpus.map((gpu) => {
+    const holder = holders.get(gpu.uuid);
+    const { mig } = gpu;
+    return {
+      ...gpu,
+      ...(holder !== undefined && { allocatedTo: holder }),
+      ...(mig !== undefined && {
+        mig: {
+          ...mig,
+          instances: mig.instances.map((instance) => {
+            const workload = holders.get(instance.uuid);
+            return workload === undefined ? instance : { ...instance, allocatedTo: workload };
+          }),
+        },
+      }),
+    };
+  });
+}

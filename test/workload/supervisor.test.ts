@@ -1,0 +1,1277 @@
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { GpunodeError } from "../../src/protocol/errors.ts";
+import type { DurableEvent, EventBody, WorkloadEvent } from "../../src/protocol/event.ts";
+import type { Gpu } from "../../src/protocol/gpu.ts";
+import { type Workload, type WorkloadInput, Workload as WorkloadSchema } from "../../src/protocol/workload.ts";
+import type { KeptLogs } from "../../src/workload/kept-logs.ts";
+import {
+  type ContainerSpec,
+  type ContainerState,
+  type Engine,
+  type Journal,
+  type JournalRow,
+  LABEL_GENERATION,
+  LABEL_NODE,
+  LABEL_WORKLOAD,
+} from "../../src/workload/needs.ts";
+import { isUp } from "../../src/workload/plan.ts";
+import { recordKey } from "../../src/workload/record.ts";
+import { isTerminal, mayFollow } from "../../src/workload/state.ts";
+import { Supervisor, type SupervisorDoors } from "../../src/workload/supervisor.ts";
+
+/*
+ * The supervisor and its runners between two stand-ins for the machine: a disk and a container engine, both in memory, so
+ * that every call of theirs can be made to fail, to hang, or to be the last thing that happens before a crash.
+ */
+
+const NODE_ID = "n".repeat(26);
+
+/** The disk: what lies on it survives the agent. */
+class Disk {
+  readonly rows = new Map<string, string>();
+  readonly events: DurableEvent[] = [];
+
+  workloadEvents(id?: string): WorkloadEvent[] {
+    return this.events.filter(
+      (event) => event.kind === "workload" && (id === undefined || event.workload === id),
+    ) as never;
+  }
+
+  states(id: string, generation = 1): string[] {
+    return this.workloadEvents(id)
+      .filter((event) => event.generation === generation)
+      .map(({ state }) => state);
+  }
+}
+
+interface Machine {
+  container: ContainerState;
+  spec: ContainerSpec;
+  /** Exit codes of its runs to come; with none left it runs until it is stopped. */
+  exits: number[];
+  down: PromiseWithResolvers<void>;
+}
+
+type Call = keyof Engine;
+
+/** The engine's side: containers live on whatever becomes of the agent. */
+class World {
+  readonly machines = new Map<string, Machine>();
+  readonly calls: { call: Call; id: string; detail?: unknown }[] = [];
+  /** Called at the beginning of each call; what it throws, or waits for, the call does. */
+  before: (call: Call, id: string) => void | Promise<void> = () => undefined;
+  /** The same at its end, when it has had its effect. */
+  after: (call: Call, id: string) => void | Promise<void> = () => undefined;
+  #away = false;
+  #gone = Promise.withResolvers<void>();
+  /** GPUs that two live containers had at once. */
+  readonly shared: string[] = [];
+  #next = 1;
+
+  get away(): boolean {
+    return this.#away;
+  }
+
+  set away(away: boolean) {
+    this.#away = away;
+    if (away) this.#gone.resolve();
+    else this.#gone = Promise.withResolvers();
+  }
+
+  find(id: string): Machine | undefined {
+    return this.machines.get(id) ?? [...this.machines.values()].find(({ container }) => container.name === id);
+  }
+
+  of(workload: string): Machine | undefined {
+    return [...this.machines.values()].find(({ spec }) => spec.labels[LABEL_WORKLOAD] === workload);
+  }
+
+  count(call: Call): number {
+    return this.calls.filter((made) => made.call === call).length;
+  }
+
+  exit(machine: Machine, exitCode: number): void {
+    if (!isUp(machine.container)) return;
+    const finishedAt = new Date().toISOString();
+    machine.container = { ...machine.container, status: "exited", pid: 0, exitCode, finishedAt };
+    machine.down.resolve();
+  }
+
+  /** An agent's connection to it. Once `cut` is true nothing comes or goes: the agent was killed. */
+  connect(line: { cut: boolean } = { cut: false }): Engine {
+    const unavailable = () => new GpunodeError("engine_unavailable", "the engine is away");
+    const through = async <T>(call: Call, id: string, act: () => T | Promise<T>, detail?: unknown): Promise<T> => {
+      const check = () => {
+        if (line.cut || this.#away) throw unavailable();
+      };
+      await new Promise((resolve) => setImmediate(resolve));
+      check();
+      this.calls.push({ call, id, ...(detail !== undefined && { detail }) });
+      await this.before(call, id);
+      check();
+      const result = await act();
+      await this.after(call, id);
+      check();
+      return result;
+    };
+    const image = {
+      id: "sha256:i",
+      digest: "sha256:d",
+      sizeBytes: 1,
+      architecture: "amd64",
+      os: "linux",
+      env: [],
+      user: "",
+    };
+    const copy = (machine: Machine | undefined) => (machine === undefined ? undefined : { ...machine.container });
+    return {
+      info: () => Promise.resolve({ kind: "docker", available: !this.#away }),
+      pull: (reference, { signal, onProgress }) =>
+        untilAborted(
+          signal,
+          through("pull", reference, () => {
+            onProgress(1, 2);
+            return image;
+          }),
+        ),
+      image: () => Promise.resolve(image),
+      images: () => Promise.resolve([]),
+      create: (spec) =>
+        through("create", spec.name, () => {
+          const there = this.find(spec.name);
+          if (there !== undefined) return there.container.id;
+          const id = `c${this.#next++}`;
+          const base = { id, name: spec.name, labels: spec.labels, pid: 0, exitCode: 0, oomKilled: false, error: "" };
+          const exits = (spec.env.EXITS ?? "").split(",").filter(Boolean).map(Number);
+          const container: ContainerState = { ...base, status: "created", gpus: spec.gpus };
+          this.machines.set(id, { container, spec, exits, down: Promise.withResolvers() });
+          return id;
+        }),
+      start: (id) =>
+        through("start", id, () => {
+          const machine = this.find(id);
+          if (machine === undefined) throw new GpunodeError("internal", "gone");
+          if (isUp(machine.container)) return;
+          const others = [...this.machines.values()].filter((other) => other !== machine && isUp(other.container));
+          const taken = new Set(others.flatMap(({ spec }) => spec.gpus));
+          this.shared.push(...machine.spec.gpus.filter((uuid) => taken.has(uuid)));
+          const { finishedAt: _, ...container } = machine.container;
+          machine.container = { ...container, status: "running", pid: 1, startedAt: new Date().toISOString() };
+          machine.down = Promise.withResolvers();
+          const code = machine.exits.shift();
+          if (code !== undefined) setImmediate(() => this.exit(machine, code));
+        }),
+      stop: (id, options) =>
+        through(
+          "stop",
+          id,
+          () => {
+            const machine = this.find(id);
+            if (machine !== undefined) this.exit(machine, options.graceSeconds > 0 ? 143 : 137);
+          },
+          options,
+        ),
+      kill: (id) => through("kill", id, () => undefined),
+      remove: (id) =>
+        through("remove", id, () => {
+          this.machines.get(id)?.down.resolve();
+          this.machines.delete(id);
+        }),
+      inspect: (id) => through("inspect", id, () => copy(this.find(id))),
+      list: (nodeId) =>
+        through("list", "", () =>
+          [...this.machines.values()]
+            .filter(({ spec }) => spec.labels[LABEL_NODE] === nodeId)
+            .map(({ container }) => container),
+        ),
+      wait: (id, signal) =>
+        untilAborted(
+          signal,
+          through("wait", id, async () => {
+            const machine = this.find(id);
+            if (machine !== undefined && isUp(machine.container))
+              await Promise.race([machine.down.promise, this.#gone.promise]);
+            if (this.#away) throw unavailable();
+            return copy(this.find(id));
+          }),
+        ),
+      async *logs() {
+        await Promise.resolve();
+        yield { stream: "stdout" as const, data: Buffer.from("hello\n") };
+      },
+      usage: () => Promise.resolve(undefined),
+      exec: (id, argv, { signal }) =>
+        untilAborted(
+          signal,
+          through("exec", id, () => ({ exitCode: 0, output: "" }), argv),
+        ),
+    };
+  }
+}
+
+/** The promise, or the signal's reason where that comes first; leaves no listener behind. */
+async function untilAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  signal.throwIfAborted();
+  const cut = Promise.withResolvers<never>();
+  const abort = () => cut.reject(signal.reason);
+  signal.addEventListener("abort", abort);
+  try {
+    return await Promise.race([promise, cut.promise]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}
+
+function gpu(index: number): Gpu {
+  const health = { status: "healthy" as const, reasons: [] };
+  return {
+    index,
+    uuid: `GPU-${index}`,
+    vendor: "nvidia",
+    name: "Test",
+    vramMiB: 1000,
+    links: [],
+    health,
+    allocatable: true,
+  };
+}
+
+interface Agent extends AsyncDisposable {
+  supervisor: Supervisor;
+  /** What its journal does before and after each commit, counted from 1; a throw refuses the write. */
+  disk: { before: (commit: number, events: readonly EventBody[]) => void; after: (commit: number) => void };
+  line: { cut: boolean };
+  clock: { skewMs: number; silentSince: number | undefined };
+  doors: SupervisorDoors;
+  assign(input: Partial<WorkloadInput>): void;
+}
+
+const agents: Agent[] = [];
+
+function agentOn(disk: Disk, world: World, changes: Partial<SupervisorDoors> = {}): Agent {
+  const line = { cut: false };
+  const clock: Agent["clock"] = { skewMs: 0, silentSince: undefined };
+  const hooks: Agent["disk"] = { before: () => undefined, after: () => undefined };
+  const now = () => Date.now() + clock.skewMs;
+  let commits = 0;
+  const journal: Journal = {
+    commit({ put, remove, events }) {
+      if (line.cut) throw new Error("this agent was killed");
+      const commit = ++commits;
+      hooks.before(commit, events);
+      for (const { key, body } of put) disk.rows.set(key, JSON.stringify(body));
+      for (const key of remove) disk.rows.delete(key);
+      const at = new Date(now()).toISOString();
+      const told = events.map((event, n) => ({ ...event, seq: disk.events.length + n + 1, at }));
+      disk.events.push(...told);
+      hooks.after(commit);
+      return told;
+    },
+    rows: () => [...disk.rows].map(([key, body]): JournalRow => ({ key, body: JSON.parse(body) as unknown })),
+    told: () => Promise.resolve(true),
+  };
+  const silent = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+  const keptLogs: KeptLogs = {
+    keep: () => Promise.resolve(),
+    read: () => Promise.resolve([]),
+    forget: () => Promise.resolve(),
+  };
+  const doors: SupervisorDoors = {
+    engine: world.connect(line),
+    journal,
+    log: silent,
+    keptLogs,
+    now,
+    policy: {
+      images: ["*"],
+      hostPorts: { from: 38_100, to: 38_199 },
+      hostIp: "127.0.0.1",
+      reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
+      allowRoot: true,
+      pullNoProgressMs: 1000,
+    },
+    nodeId: NODE_ID,
+    host: { architecture: "amd64", cpus: 8, memoryMiB: 16_000 },
+    driver: () => ({}),
+    gpus: () => [gpu(0), gpu(1)],
+    engineProblem: () => undefined,
+    diskFreeMiB: () => undefined,
+    silentSince: () => clock.silentSince,
+    changed: () => undefined,
+    progress: () => undefined,
+    ...changes,
+  };
+  const supervisor = new Supervisor(doors);
+  const agent: Agent = {
+    supervisor,
+    disk: hooks,
+    line,
+    clock,
+    doors,
+    assign: (input) => supervisor.assign(workload(input)),
+    [Symbol.asyncDispose]: () => supervisor[Symbol.asyncDispose](),
+  };
+  agents.push(agent);
+  return agent;
+}
+
+function workload(input: Partial<WorkloadInput>): Workload {
+  return WorkloadSchema.parse({ id: "w", generation: 1, image: "a", ...input });
+}
+
+/** Runs that exit with these codes, one after the other. */
+const exits = (...codes: number[]) => ({ env: { EXITS: codes.join(",") } });
+const oneGpu = { gpus: { count: 1, uuids: ["GPU-0"] } };
+
+function until(condition: () => boolean, what: string, timeoutMs = 5000): Promise<void> {
+  return vi.waitFor(() => expect(condition(), what).toBe(true), { timeout: timeoutMs, interval: 2 });
+}
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+const ended = (disk: Disk, id = "w", generation = 1) =>
+  until(() => disk.states(id, generation).some((state) => isTerminal(state as never)), `${id}#${generation} has ended`);
+const reached = (disk: Disk, state: string, id = "w", generation = 1) =>
+  until(() => disk.states(id, generation).includes(state), `${id}#${generation} is ${state}`);
+
+/** Fails where the agent does not leave in time. */
+async function leave(agent: Agent): Promise<void> {
+  const late = Promise.withResolvers<string>();
+  const timer = setTimeout(() => late.resolve("the agent hangs"), 3000);
+  const outcome = await Promise.race([agent[Symbol.asyncDispose]().then(() => "left"), late.promise]);
+  clearTimeout(timer);
+  expect(outcome).toBe("left");
+}
+
+/** What has to be true of every history. */
+function expectSound(disk: Disk): void {
+  const last = new Map<string, WorkloadEvent["state"]>();
+  for (const { workload: id, generation, state } of disk.workloadEvents()) {
+    const key = recordKey({ id, generation });
+    const before = last.get(key);
+    if (before !== undefined && before !== state)
+      expect(mayFollow(before, state), `${key}: ${before} → ${state}`).toBe(true);
+    if (before !== undefined && before === state) expect(isTerminal(state), `${key} ended twice`).toBe(false);
+    last.set(key, state);
+  }
+}
+
+afterEach(async () => {
+  for (const agent of agents.splice(0)) await leave(agent);
+});
+
+/** The commonest stage: an empty disk, an empty engine, one agent. */
+async function stage(changes: Partial<SupervisorDoors> = {}) {
+  const disk = new Disk();
+  const world = new World();
+  const agent = agentOn(disk, world, changes);
+  await agent.supervisor.restore();
+  return { disk, world, agent, supervisor: agent.supervisor };
+}
+
+describe("a workload", () => {
+  it("is told step by step, ends once, and leaves no container", async () => {
+    const { disk, world, agent } = await stage();
+    agent.assign(exits(0));
+    await ended(disk);
+    await until(() => world.machines.size === 0, "the container is removed");
+    expect(disk.states("w")).toEqual(["accepted", "pulling", "starting", "running", "succeeded"]);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({
+      exitCode: 0,
+      imageDigest: "sha256:d",
+      timings: { pullMs: expect.any(Number) as number, startMs: expect.any(Number) as number },
+    });
+    expectSound(disk);
+  });
+
+  it("fails with its exit code", async () => {
+    const { disk, agent } = await stage();
+    agent.assign(exits(3));
+    await ended(disk);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "failed", reason: "exit_code", exitCode: 3 });
+  });
+
+  it("assigned again in the same generation changes nothing, in an older one is refused", async () => {
+    const { disk, world, agent } = await stage();
+    agent.assign({ generation: 2, ...exits(0) });
+    agent.assign({ generation: 2, ...exits(1) });
+    await ended(disk, "w", 2);
+    agent.assign({ generation: 2, ...exits(1) });
+    expect(() => agent.assign({ generation: 1 })).toThrow(
+      expect.objectContaining({ code: "stale_generation" }) as Error,
+    );
+    expect(world.count("create")).toBe(1);
+    expect(disk.states("w", 2).at(-1)).toBe("succeeded");
+  });
+
+  it("is restarted on failure as often as it may be, and each restart is counted", async () => {
+    const { disk, world, agent } = await stage();
+    agent.assign({ ...exits(1, 4), restart: { policy: "on-failure", maxRetries: 1 } });
+    await ended(disk);
+    expect(disk.workloadEvents("w").map(({ state, restarts, reason }) => [state, restarts, reason])).toEqual([
+      ["accepted", undefined, undefined],
+      ["pulling", undefined, undefined],
+      ["starting", undefined, undefined],
+      ["running", undefined, undefined],
+      ["running", 1, "restarted"],
+      ["failed", 1, "exit_code"],
+    ]);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ exitCode: 4 });
+    expect(world.count("start")).toBe(2);
+  });
+
+  it("fails where it ran too long", async () => {
+    const { disk, agent } = await stage();
+    agent.assign({ maxRuntimeSeconds: 0.05 });
+    await ended(disk);
+    expect(disk.states("w").slice(-2)).toEqual(["stopping", "failed"]);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ reason: "max_runtime" });
+  });
+
+  it("ends when the coordinator was silent for longer than it accepts, another goes on", async () => {
+    const { disk, agent } = await stage();
+    agent.assign({ id: "leased", onDisconnect: { action: "stop", afterSeconds: 60 } });
+    agent.assign({ id: "free" });
+    await reached(disk, "running", "leased");
+    await reached(disk, "running", "free");
+    agent.clock.silentSince = Date.now() - 61_000;
+    await ended(disk, "leased");
+    expect(disk.workloadEvents("leased").at(-1)).toMatchObject({ state: "stopped", reason: "disconnected" });
+    expect(disk.states("free").at(-1)).toBe("running");
+  });
+
+  it("is removed also where its last output cannot be kept", async () => {
+    const keptLogs: KeptLogs = {
+      keep: () => Promise.reject(new Error("ENOSPC: no space left on device")),
+      read: () => Promise.resolve([]),
+      forget: () => Promise.resolve(),
+    };
+    const { disk, world, agent } = await stage({ keptLogs });
+    agent.assign(exits(0));
+    await ended(disk);
+    await until(() => world.machines.size === 0, "the container is removed", 8000);
+  });
+
+  it("gets host ports that nobody else gets in the same moment", async () => {
+    const { world, agent } = await stage();
+    let pulls = 0;
+    // They come to their ports shortly one after the other, each while the one before it still looks for its own.
+    world.before = (call) => (call === "pull" ? pause(pulls++) : undefined);
+    const ports = Array.from({ length: 30 }, (_, n) => ({ container: 80 + n }));
+    for (const id of ["a", "b", "c"]) agent.assign({ id, ports });
+    await until(() => world.machines.size === 3, "all have containers");
+    const given = [...world.machines.values()].flatMap(({ spec }) => spec.ports.map(({ host }) => host));
+    expect(new Set(given).size).toBe(given.length);
+  });
+});
+
+describe("an order to end", () => {
+  it("cuts a pull", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    world.before = (call) => (call === "pull" ? new Promise(() => undefined) : undefined);
+    agent.assign({});
+    await until(() => world.count("pull") === 1, "it pulls");
+    supervisor.release("w");
+    await ended(disk);
+    expect(disk.states("w")).toEqual(["accepted", "pulling", "stopped"]);
+    expect(world.count("create")).toBe(0);
+  });
+
+  it.each(["inspect", "create"] as const)("during %s keeps it from ever starting", async (during) => {
+    const { disk, world, agent, supervisor } = await stage();
+    let inspections = 0;
+    world.before = (call) => {
+      // The second look is the one at the container that was just created.
+      if (call === during && (call !== "inspect" || ++inspections === 2)) supervisor.release("w");
+    };
+    agent.assign({});
+    await ended(disk);
+    await until(() => world.machines.size === 0, "the container is removed");
+    expect(world.count("start")).toBe(0);
+    expect(disk.states("w").at(-1)).toBe("stopped");
+  });
+
+  it("during the start stops it again", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    world.before = (call) => {
+      if (call === "start") supervisor.release("w");
+    };
+    agent.assign({});
+    await ended(disk);
+    expect(disk.states("w").slice(-3)).toEqual(["running", "stopping", "stopped"]);
+    expectSound(disk);
+  });
+
+  it("ends the wait for a restart", async () => {
+    const { disk, agent, supervisor } = await stage();
+    agent.assign({ ...exits(1), restart: { policy: "on-failure", maxRetries: 9 } });
+    await until(() => supervisor.records().some(({ startedAt }) => startedAt !== undefined), "it ran");
+    await pause(50);
+    supervisor.release("w");
+    await ended(disk);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "stopped", exitCode: 1 });
+  });
+
+  it("sooner than the first one brings the kill forward, and keeps the first one's reason", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    let stubborn = true;
+    world.before = (call) => (call === "stop" && stubborn ? new Promise(() => undefined) : undefined);
+    agent.assign({ stop: { graceSeconds: 600 } });
+    await reached(disk, "running");
+    supervisor.preempt(["w"], { cause: "owner" });
+    await until(() => world.count("stop") === 1, "it is being stopped");
+    stubborn = false;
+    supervisor.release("w", 0);
+    await ended(disk);
+    expect(world.calls.filter(({ call }) => call === "stop").at(-1)?.detail).toMatchObject({ graceSeconds: 0 });
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "preempted", reason: "owner", exitCode: 137 });
+  });
+
+  it("that comes while the notice is on its way counts as well", async () => {
+    const told = Promise.withResolvers<boolean>();
+    const { disk, world, agent, supervisor } = await stage();
+    agent.doors.journal.told = () => told.promise;
+    agent.assign({ stop: { graceSeconds: 600 } });
+    await reached(disk, "running");
+    supervisor.preempt(["w"], { cause: "owner" });
+    await pause(20);
+    supervisor.release("w", 0);
+    await pause(20);
+    told.resolve(true);
+    await ended(disk);
+    expect(world.calls.filter(({ call }) => call === "stop").at(-1)?.detail).toMatchObject({ graceSeconds: 0 });
+  });
+
+  it("to a workload nobody knows says so", async () => {
+    const { supervisor } = await stage();
+    expect(() => supervisor.release("x")).toThrow(expect.objectContaining({ code: "unknown_workload" }) as Error);
+    expect(() => supervisor.preempt(["x"], { cause: "owner" })).toThrow(/no workload "x"/);
+  });
+
+  it("that the disk refuses is not given", async () => {
+    const { disk, agent, supervisor } = await stage();
+    agent.assign({});
+    await reached(disk, "running");
+    agent.disk.before = () => {
+      throw new Error("SQLITE_FULL");
+    };
+    expect(() => supervisor.release("w")).toThrow(/refused/);
+    agent.disk.before = () => undefined;
+    await pause(50);
+    expect(disk.states("w").at(-1)).toBe("running");
+  });
+});
+
+describe("preemption", () => {
+  const checkpoint = { exec: ["save"], timeoutSeconds: 60 };
+  /** The story of a preemption: its phases and the workload's last states, in order. */
+  const story = (disk: Disk) =>
+    disk.events.flatMap((event) =>
+      event.kind === "preemption"
+        ? [event.phase]
+        : event.kind === "workload" && event.state !== "accepted"
+          ? [event.state]
+          : [],
+    );
+
+  it("gives notice, lets it checkpoint, stops it, and says when it is over", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    agent.assign({ ...oneGpu, stop: { graceSeconds: 5, checkpoint } });
+    await reached(disk, "running");
+    expect(supervisor.preempt(["w"], { cause: "owner", message: "my turn" })).toBe(1);
+    await ended(disk);
+    expect(story(disk).slice(-5)).toEqual(["notice", "stopping", "checkpointed", "preempted", "finished"]);
+    expect(world.calls.map(({ call }) => call).filter((call) => call === "exec" || call === "stop")).toEqual([
+      "exec",
+      "stop",
+    ]);
+    expect(disk.events.find(({ kind }) => kind === "preemption")).toMatchObject({
+      cause: "owner",
+      workloads: ["w"],
+      gpus: ["GPU-0"],
+      message: "my turn",
+    });
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "preempted", reason: "owner", message: "my turn" });
+  });
+
+  it("is one notice for many, and none for what has ended", async () => {
+    const { disk, agent, supervisor } = await stage();
+    for (const id of ["a", "b"]) agent.assign({ id });
+    agent.assign({ id: "c", ...exits(0) });
+    await ended(disk, "c");
+    await reached(disk, "running", "a");
+    await reached(disk, "running", "b");
+    expect(supervisor.preempt(["a", "b", "c", "a"], { cause: "schedule" })).toBe(2);
+    await ended(disk, "a");
+    await ended(disk, "b");
+    const notices = disk.events.filter((event) => event.kind === "preemption" && event.phase === "notice");
+    expect(notices).toMatchObject([{ workloads: ["a", "b"] }]);
+  });
+
+  it("a second time gives no second notice, and can only make it sooner", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    let stubborn = true;
+    world.before = (call) => (call === "stop" && stubborn ? new Promise(() => undefined) : undefined);
+    agent.assign({ stop: { graceSeconds: 600 } });
+    await reached(disk, "running");
+    supervisor.preempt(["w"], { cause: "schedule" });
+    await until(() => world.count("stop") === 1, "it is being stopped");
+    supervisor.preempt(["w"], { cause: "owner", graceSeconds: 6000 });
+    stubborn = false;
+    supervisor.preempt(["w"], { cause: "owner", graceSeconds: 0 });
+    await ended(disk);
+    expect(world.calls.filter(({ call }) => call === "stop").at(-1)?.detail).toMatchObject({ graceSeconds: 0 });
+    expect(story(disk).filter((word) => word === "notice")).toHaveLength(1);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "preempted", reason: "schedule" });
+  });
+
+  it("of a workload that is being released gives no notice that is never finished", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    let stubborn = true;
+    world.before = (call) => (call === "stop" && stubborn ? new Promise(() => undefined) : undefined);
+    agent.assign({ stop: { graceSeconds: 600 } });
+    await reached(disk, "running");
+    supervisor.release("w");
+    await until(() => world.count("stop") === 1, "it is being stopped");
+    stubborn = false;
+    supervisor.preempt(["w"], { cause: "owner", graceSeconds: 0 });
+    await ended(disk);
+    const phases = story(disk);
+    expect(phases.filter((word) => word === "finished")).toHaveLength(
+      phases.filter((word) => word === "notice").length,
+    );
+  });
+
+  it("told to the coordinator and not yet recorded in a crash is not forgotten", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    agent.assign({});
+    await reached(disk, "running");
+    agent.disk.after = () => {
+      agent.line.cut = true;
+    };
+    try {
+      supervisor.preempt(["w"], { cause: "owner", graceSeconds: 1 });
+    } catch {
+      // The rest of it was not written down.
+    }
+    await leave(agent);
+    const next = agentOn(disk, world);
+    await next.supervisor.restore();
+    await pause(300);
+    // Either nobody was told, or it goes on as it was told.
+    const phases = story(disk);
+    expect(phases.includes("notice")).toBe(phases.includes("finished"));
+  });
+
+  it("goes on with the checkpoint where the agent left in the middle of it", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    world.before = (call) => (call === "exec" ? new Promise(() => undefined) : undefined);
+    agent.assign({ stop: { graceSeconds: 5, checkpoint } });
+    await reached(disk, "running");
+    supervisor.preempt(["w"], { cause: "owner" });
+    await until(() => world.count("exec") === 1, "it checkpoints");
+    await leave(agent);
+    world.before = () => undefined;
+    const next = agentOn(disk, world);
+    await next.supervisor.restore();
+    await ended(disk);
+    expect(story(disk).slice(-3)).toEqual(["checkpointed", "preempted", "finished"]);
+  });
+
+  it("has its checkpoint on record also where the disk refused in between", async () => {
+    const { disk, agent, supervisor } = await stage();
+    let refusals = 1;
+    agent.disk.before = (_, events) => {
+      if (events.some((event) => event.kind === "preemption" && event.phase === "checkpointed") && refusals-- > 0) {
+        throw new Error("SQLITE_FULL");
+      }
+    };
+    agent.assign({ stop: { graceSeconds: 5, checkpoint } });
+    await reached(disk, "running");
+    supervisor.preempt(["w"], { cause: "owner" });
+    await ended(disk);
+    expect(story(disk)).toContain("checkpointed");
+  });
+
+  it("with a short grace does not wait for a long checkpoint", async () => {
+    const { disk, agent, supervisor } = await stage();
+    agent.assign({ stop: { graceSeconds: 5, checkpoint: { exec: ["save"], timeoutSeconds: 86_400 } } });
+    await reached(disk, "running");
+    const before = Date.now();
+    supervisor.preempt(["w"], { cause: "cloud_notice", graceSeconds: 20 });
+    const notice = disk.events.find((event) => event.kind === "preemption");
+    const deadline = notice?.kind === "preemption" ? Date.parse(notice.deadline ?? "") : Number.NaN;
+    expect(deadline - before).toBeLessThan(60_000);
+    await ended(disk);
+  });
+});
+
+describe("a new generation", () => {
+  it("waits until the one before it has ended, on the same GPU", async () => {
+    const { disk, world, agent } = await stage();
+    const stopping = Promise.withResolvers<void>();
+    world.before = (call) => (call === "stop" ? stopping.promise : undefined);
+    agent.assign({ generation: 1, ...oneGpu });
+    await reached(disk, "running");
+    agent.assign({ generation: 2, ...oneGpu });
+    await reached(disk, "starting", "w", 2);
+    await pause(30);
+    expect(world.count("create")).toBe(1);
+    stopping.resolve();
+    await reached(disk, "running", "w", 2);
+    expect(disk.states("w", 1).slice(-2)).toEqual(["stopping", "stopped"]);
+    expect(disk.workloadEvents("w").find(({ state }) => state === "stopped")).toMatchObject({ reason: "replaced" });
+    expect(world.shared).toEqual([]);
+    expectSound(disk);
+  });
+
+  it("during the pull of the one before it ends that", async () => {
+    const { disk, world, agent } = await stage();
+    let pulls = 0;
+    world.before = (call) => (call === "pull" && ++pulls === 1 ? new Promise(() => undefined) : undefined);
+    agent.assign({ generation: 1 });
+    await until(() => pulls === 1, "it pulls");
+    agent.assign({ generation: 2, ...exits(0) });
+    await ended(disk, "w", 2);
+    expect(disk.states("w", 1)).toEqual(["accepted", "pulling", "stopped"]);
+  });
+
+  it("of a generation that still waits itself: only the last one runs", async () => {
+    const { disk, world, agent } = await stage();
+    const stopping = Promise.withResolvers<void>();
+    world.before = (call) => (call === "stop" ? stopping.promise : undefined);
+    for (const generation of [1, 2, 3]) {
+      agent.assign({ generation, ...oneGpu });
+      await until(
+        () => disk.states("w", generation).length >= (generation === 1 ? 4 : 3),
+        `generation ${generation} is on its way`,
+      );
+    }
+    await ended(disk, "w", 2);
+    stopping.resolve();
+    await reached(disk, "running", "w", 3);
+    expect(disk.states("w", 2)).not.toContain("running");
+    expect(world.shared).toEqual([]);
+  });
+
+  it("waiting for its GPU lets the agent leave, also where it was told to end in the moment of a look", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    world.before = (call, id) => {
+      if (call === "stop") return new Promise(() => undefined);
+      if (call === "inspect" && id === "gpunode-w-2") supervisor.release("w");
+      return undefined;
+    };
+    agent.assign({ generation: 1, ...oneGpu });
+    await reached(disk, "running");
+    agent.assign({ generation: 2, ...oneGpu });
+    await reached(disk, "starting", "w", 2);
+    await pause(50);
+    await leave(agent);
+  });
+
+  it("that is refused on sync leaves the one before it under control", async () => {
+    const { disk, agent, supervisor } = await stage();
+    agent.assign({ generation: 1, ...oneGpu });
+    await reached(disk, "running");
+    supervisor.sync([{ id: "w", generation: 2, image: "a", gpus: { count: 9 } }]);
+    expect(disk.states("w", 2)).toEqual(["rejected"]);
+    supervisor.release("w");
+    await ended(disk, "w", 1);
+  });
+
+  it("that is refused on sync does not stand in the way of the next one", async () => {
+    const { disk, agent, supervisor } = await stage();
+    agent.assign({ generation: 1, ...oneGpu });
+    await reached(disk, "running");
+    supervisor.sync([{ id: "w", generation: 2, image: "a", gpus: { count: 9 } }]);
+    supervisor.sync([{ id: "w", generation: 3, image: "a", ...oneGpu, ...exits(0) }]);
+    await ended(disk, "w", 3);
+    expect(disk.states("w", 1).at(-1)).toBe("stopped");
+  });
+
+  it("that the disk refuses costs the one before it nothing", async () => {
+    const { disk, agent } = await stage();
+    agent.assign({ generation: 1 });
+    await reached(disk, "running");
+    agent.disk.before = (_, events) => {
+      if (events.some((event) => event.kind === "workload" && event.generation === 2)) throw new Error("SQLITE_FULL");
+    };
+    expect(() => agent.assign({ generation: 2 })).toThrow(/SQLITE_FULL/);
+    await pause(50);
+    expect(disk.states("w").at(-1)).toBe("running");
+  });
+});
+
+describe("the complete desired set", () => {
+  it("starts what is missing, keeps what matches, ends what is not in it", async () => {
+    const { disk, agent, supervisor } = await stage();
+    for (const id of ["keep", "drop"]) agent.assign({ id });
+    await reached(disk, "running", "keep");
+    await reached(disk, "running", "drop");
+    supervisor.sync([
+      { id: "keep", generation: 1, image: "a" },
+      { id: "new", generation: 1, image: "a" },
+    ]);
+    await ended(disk, "drop");
+    await reached(disk, "running", "new");
+    expect(disk.workloadEvents("drop").at(-1)).toMatchObject({ state: "stopped", reason: "not_assigned" });
+    expect(disk.states("keep").at(-1)).toBe("running");
+  });
+
+  it("gives the GPU of what it drops to what it brings, and not before it is free", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    agent.assign({ id: "old", ...oneGpu });
+    await reached(disk, "running", "old");
+    supervisor.sync([{ id: "new", generation: 1, image: "a", ...oneGpu }]);
+    await reached(disk, "running", "new");
+    expect(disk.states("old").at(-1)).toBe("stopped");
+    expect(world.shared).toEqual([]);
+  });
+
+  it("with the same id several times takes the highest generation, once", async () => {
+    const { disk, world, supervisor } = await stage();
+    const entry = (generation: number) => ({ id: "w", generation, image: "a", ...exits(0) });
+    supervisor.sync([entry(1), entry(3), entry(3), entry(2)]);
+    await ended(disk, "w", 3);
+    expect(disk.states("w", 1).at(-1)).toBe("stopped");
+    expect(disk.states("w", 2)).toEqual([]);
+    expect(world.count("create")).toBe(1);
+    expectSound(disk);
+  });
+
+  it("refuses an entry by an event, once, and harms no other", async () => {
+    const { disk, supervisor } = await stage();
+    const set = [
+      { id: "no-gpu", generation: 1, image: "a", gpus: { count: 9 } },
+      { id: "unreadable", generation: 1, image: 7 },
+      { id: "../x", generation: 1, image: "a" },
+      null,
+      "text",
+      { id: "fine", generation: 1, image: "a", ...exits(0) },
+    ];
+    supervisor.sync(set);
+    supervisor.sync(set);
+    await ended(disk, "fine");
+    const rejected = disk.workloadEvents().filter(({ state }) => state === "rejected");
+    expect(rejected.map(({ workload: id, reason }) => [id, reason])).toEqual([
+      ["no-gpu", "no_matching_gpu"],
+      ["unreadable", "invalid_spec"],
+    ]);
+  });
+
+  it("does not run again what has ended, however many others have", async () => {
+    const disk = new Disk();
+    const world = new World();
+    const first = agentOn(disk, world);
+    await first.supervisor.restore();
+    const ids = Array.from({ length: 103 }, (_, n) => `job-${n}`);
+    for (const id of ids.slice(0, -1)) {
+      first.assign({ id, ...exits(0) });
+      await ended(disk, id);
+    }
+    await leave(first);
+    // A new agent, and one more ends before the coordinator has said a word.
+    const second = agentOn(disk, world);
+    await second.supervisor.restore();
+    second.assign({ id: ids.at(-1) ?? "", ...exits(0) });
+    await ended(disk, ids.at(-1));
+    await pause(50);
+    second.supervisor.sync(ids.map((id) => ({ id, generation: 1, image: "a", ...exits(0) })));
+    await pause(200);
+    const twice = ids.filter((id) => disk.states(id).filter((state) => state === "accepted").length > 1);
+    expect(twice).toEqual([]);
+  });
+
+  it("forgets old generations of what it still wants", async () => {
+    const { disk, supervisor } = await stage();
+    for (let generation = 1; generation <= 130; generation++) {
+      supervisor.sync([{ id: "w", generation, image: "a", ...exits(0) }]);
+      await ended(disk, "w", generation);
+    }
+    await until(() => disk.rows.size <= 110, `rows are forgotten, ${disk.rows.size} are left`, 1000);
+  });
+});
+
+describe("an engine that is away", () => {
+  it("never fails what runs", async () => {
+    const { disk, world, agent } = await stage();
+    agent.assign({});
+    await reached(disk, "running");
+    world.away = true;
+    agent.clock.skewMs = 3_600_000;
+    await pause(600);
+    expect(disk.states("w").at(-1)).toBe("running");
+    const machine = world.of("w");
+    if (machine !== undefined) world.exit(machine, 0);
+    world.away = false;
+    await ended(disk);
+    expect(disk.states("w").at(-1)).toBe("succeeded");
+  });
+
+  it("delays an order to end, and does not lose it", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    agent.assign({});
+    await reached(disk, "running");
+    world.away = true;
+    supervisor.release("w");
+    agent.clock.skewMs = 3_600_000;
+    await pause(300);
+    world.away = false;
+    await ended(disk);
+    await until(() => world.machines.size === 0, "the container is removed");
+    expect(disk.states("w").at(-1)).toBe("stopped");
+  });
+
+  it.each(["pull", "create"] as const)("fails what has not begun after a minute, at the %s", async (call) => {
+    const { disk, world, agent } = await stage();
+    world.before = (made) => {
+      if (made === call) throw new GpunodeError("engine_unavailable", "the engine is away");
+    };
+    agent.assign({});
+    await until(() => world.count(call) === 1, "it has tried");
+    await pause(50);
+    expect(disk.states("w").at(-1)).not.toBe("failed");
+    agent.clock.skewMs = 61_000;
+    await ended(disk);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "failed", reason: "engine_unavailable" });
+  });
+
+  it("that comes back within the minute costs nothing", async () => {
+    const { disk, world, agent } = await stage();
+    world.away = true;
+    agent.assign(exits(0));
+    await pause(100);
+    world.away = false;
+    await ended(disk);
+    expect(disk.states("w").at(-1)).toBe("succeeded");
+  });
+
+  it("and started a container without a word, gives its GPU to nobody while that lives", async () => {
+    const { disk, world, agent } = await stage();
+    world.after = (call) => {
+      // The container runs; the answer is lost with the engine.
+      if (call === "start") world.away = true;
+    };
+    agent.assign({ id: "first", ...oneGpu });
+    await until(() => world.away, "the engine went away");
+    await pause(100);
+    agent.clock.skewMs = 61_000;
+    await pause(1000);
+    world.after = () => undefined;
+    world.before = (call) => (call === "remove" ? pause(300) : undefined);
+    world.away = false;
+    try {
+      agent.assign({ id: "second", ...oneGpu });
+    } catch (error) {
+      expect(error).toMatchObject({ code: "gpu_busy" });
+      return;
+    }
+    await reached(disk, "running", "second");
+    expect(world.shared).toEqual([]);
+  });
+});
+
+describe("a disk that refuses writes for a while", () => {
+  it("delays, and loses nothing", async () => {
+    const { disk, world, agent } = await stage();
+    agent.assign({});
+    await reached(disk, "running");
+    agent.disk.before = () => {
+      throw new Error("SQLITE_FULL");
+    };
+    const machine = world.of("w");
+    if (machine !== undefined) world.exit(machine, 5);
+    await pause(300);
+    expect(disk.states("w").at(-1)).toBe("running");
+    expect(world.count("remove")).toBe(0);
+    agent.disk.before = () => undefined;
+    await ended(disk);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "failed", exitCode: 5 });
+    expectSound(disk);
+  });
+
+  it("at every single commit of a life: the life is the same", async () => {
+    for (let refused = 2; refused <= 7; refused++) {
+      const { disk, world, agent } = await stage();
+      agent.disk.before = (commit) => {
+        if (commit === refused) throw new Error("SQLITE_FULL");
+      };
+      agent.assign(exits(0));
+      await ended(disk);
+      await until(() => world.machines.size === 0, "the container is removed");
+      expect(disk.states("w"), `commit ${refused} refused`).toEqual([
+        "accepted",
+        "pulling",
+        "starting",
+        "running",
+        "succeeded",
+      ]);
+    }
+  });
+});
+
+describe("an agent that leaves", () => {
+  it("touches nothing, and the next one takes it up", async () => {
+    const { disk, world, agent } = await stage();
+    agent.assign(oneGpu);
+    await reached(disk, "running");
+    const before = world.calls.length;
+    await leave(agent);
+    await pause(50);
+    expect(world.calls.slice(before).filter(({ call }) => call !== "inspect")).toEqual([]);
+    expect(world.of("w")?.container.status).toBe("running");
+    const next = agentOn(disk, world);
+    await next.supervisor.restore();
+    await pause(50);
+    expect(disk.states("w")).toEqual(["accepted", "pulling", "starting", "running"]);
+    expect(next.supervisor.holders().get("GPU-0")).toBe("w");
+    expect(world.count("start")).toBe(1);
+    next.supervisor.release("w");
+    await ended(disk);
+    await until(() => world.machines.size === 0, "the container is removed");
+  });
+
+  it.each(["pull", "inspect", "create", "start", "wait", "stop", "remove", "exec"] as const)(
+    "during %s: the next one brings it to the same end",
+    async (during) => {
+      const { disk, world, agent, supervisor } = await stage();
+      const hung = Promise.withResolvers<void>();
+      let hangs = 0;
+      world.before = (call) => (call === during && ++hangs === 1 ? hung.promise : undefined);
+      agent.assign({ ...oneGpu, stop: { graceSeconds: 5, checkpoint: { exec: ["save"], timeoutSeconds: 5 } } });
+      const order = () => supervisor.preempt(["w"], { cause: "owner" });
+      if (["stop", "remove", "exec"].includes(during)) {
+        await reached(disk, "running");
+        order();
+      }
+      await until(() => hangs > 0, `it is at ${during}`);
+      const left = leave(agent);
+      await pause(20);
+      hung.resolve();
+      await left;
+      const next = agentOn(disk, world);
+      await next.supervisor.restore();
+      if (!["stop", "remove", "exec"].includes(during)) {
+        await reached(disk, "running");
+        next.supervisor.preempt(["w"], { cause: "owner" });
+      }
+      await ended(disk);
+      await until(() => world.machines.size === 0, "the container is removed");
+      expect(disk.states("w")).toEqual(["accepted", "pulling", "starting", "running", "stopping", "preempted"]);
+      expect(world.shared).toEqual([]);
+    },
+  );
+
+  it("does not wait for a slow reader of the last lines", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    agent.assign({});
+    await reached(disk, "running");
+    const end = new AbortController();
+    const lines = supervisor.output.open("w", { follow: true, signal: end.signal })[Symbol.asyncIterator]();
+    await lines.next();
+    const machine = world.of("w");
+    if (machine !== undefined) world.exit(machine, 0);
+    await ended(disk);
+    await pause(20);
+    await leave(agent);
+    end.abort();
+    await lines.return?.();
+  });
+});
+
+describe("a killed agent", () => {
+  /** Lives a life, and kills the agent at commit `at`: before it is on the disk, or right after. */
+  async function lifeWithCrash(
+    input: Partial<WorkloadInput>,
+    order: boolean,
+    crash: { at: number; written: boolean } | undefined,
+  ) {
+    const disk = new Disk();
+    const world = new World();
+    const agent = agentOn(disk, world);
+    await agent.supervisor.restore();
+    let crashed = false;
+    const kill = (commit: number) => {
+      if (commit !== crash?.at) return;
+      crashed = true;
+      agent.line.cut = true;
+      throw new Error("killed");
+    };
+    if (crash?.written === true) agent.disk.after = kill;
+    else agent.disk.before = kill;
+    const over = () => disk.states("w").some((state) => isTerminal(state as never)) && world.machines.size === 0;
+    const want = workload(input);
+    const orderSoon = (supervisor: Supervisor) => {
+      if (!order || !disk.states("w").includes("running")) return;
+      const record = supervisor.records().find(({ id }) => id === "w");
+      if (record !== undefined && record.stop === undefined && !isTerminal(record.state))
+        supervisor.preempt(["w"], { cause: "owner" });
+    };
+    const attempt = (act: () => void) => {
+      try {
+        act();
+      } catch (error) {
+        if (!crashed) throw error;
+      }
+    };
+    attempt(() => agent.supervisor.assign(want));
+    await until(() => {
+      if (!crashed) attempt(() => orderSoon(agent.supervisor));
+      return crashed || over();
+    }, "it is over, or the agent is dead");
+    await leave(agent);
+    if (!crashed) return { disk, world, crashed };
+    const next = agentOn(disk, world);
+    await next.supervisor.restore();
+    next.supervisor.sync([want]);
+    await until(() => {
+      orderSoon(next.supervisor);
+      return over();
+    }, "it is over after the crash");
+    await leave(next);
+    return { disk, world, crashed };
+  }
+
+  it.each([
+    { name: "a job", input: exits(0), order: false },
+    { name: "a failing job", input: exits(9), order: false },
+    {
+      name: "a restarted job",
+      input: { ...exits(1, 0), restart: { policy: "on-failure" as const, maxRetries: 1 } },
+      order: false,
+    },
+    { name: "a job with secrets", input: { ...exits(0), secretEnv: { KEY: "s3cret" } }, order: false },
+    {
+      name: "a preempted server",
+      input: { ...oneGpu, stop: { graceSeconds: 2, checkpoint: { exec: ["save"], timeoutSeconds: 5 } } },
+      order: true,
+    },
+  ])("at any commit of $name: the same end, told once, and no container left", async ({ input, order }) => {
+    const calm = await lifeWithCrash(input, order, undefined);
+    const problems: string[] = [];
+    const lives = [];
+    for (let at = 1; at <= 12; at++) {
+      for (const written of [false, true]) {
+        lives.push(
+          (async () => {
+            const { disk, world } = await lifeWithCrash(input, order, { at, written });
+            const what = `killed ${written ? "after" : "before"} commit ${at}`;
+            expectSound(disk);
+            const last = (from: Disk) => from.workloadEvents("w").at(-1);
+            if (last(disk)?.state !== last(calm.disk)?.state) problems.push(`${what}: ends ${last(disk)?.state}`);
+            const phases = disk.events.flatMap((event) => (event.kind === "preemption" ? [event.phase] : []));
+            for (const phase of new Set(phases)) {
+              if (phases.filter((other) => other === phase).length > 1)
+                problems.push(`${what}: ${phase} is told twice`);
+            }
+            if (world.shared.length > 0) problems.push(`${what}: two on one GPU`);
+          })(),
+        );
+      }
+    }
+    await Promise.all(lives);
+    expect(problems).toEqual([]);
+  });
+});
+
+describe("what an earlier agent left", () => {
+  it("without the secrets it came with waits for them, and they never touch the disk", async () => {
+    const { disk, world, agent } = await stage();
+    world.before = (call) => (call === "pull" ? new Promise(() => undefined) : undefined);
+    const input = {
+      ...exits(0),
+      secretEnv: { API_KEY: "sk-very-secret" },
+      registryAuth: { username: "u", password: "hunter2" },
+    };
+    agent.assign(input);
+    await until(() => world.count("pull") === 1, "it pulls");
+    await leave(agent);
+    world.before = () => undefined;
+    const next = agentOn(disk, world);
+    await next.supervisor.restore();
+    await pause(100);
+    expect(world.count("create")).toBe(0);
+    let given: unknown;
+    world.before = (call, id) => {
+      if (call === "start") given = world.find(id)?.spec.env.API_KEY;
+    };
+    next.supervisor.sync([{ id: "w", generation: 1, image: "a", ...input }]);
+    await ended(disk);
+    expect(given).toBe("sk-very-secret");
+    const written = JSON.stringify([[...disk.rows], disk.events]);
+    expect(written).not.toContain("sk-very-secret");
+    expect(written).not.toContain("hunter2");
+  });
+
+  it("is ended also where its secrets never come", async () => {
+    const { disk, world, agent } = await stage();
+    world.before = (call) => (call === "pull" ? new Promise(() => undefined) : undefined);
+    agent.assign({ secretEnv: { A: "b" } });
+    await until(() => world.count("pull") === 1, "it pulls");
+    await leave(agent);
+    const next = agentOn(disk, world);
+    await next.supervisor.restore();
+    await pause(20);
+    next.supervisor.sync([]);
+    await ended(disk);
+    expect(disk.states("w").at(-1)).toBe("stopped");
+  });
+
+  it("without a record is removed; other people's containers are not", async () => {
+    const disk = new Disk();
+    const world = new World();
+    const engine = world.connect();
+    const make = (name: string, labels: Record<string, string>) =>
+      engine.create({
+        name,
+        labels,
+        image: "a",
+        env: {},
+        gpus: [],
+        ports: [],
+        hostIp: "",
+        volumes: [],
+        stopSignal: "",
+      });
+    await make("stray", { [LABEL_NODE]: NODE_ID, [LABEL_WORKLOAD]: "stray", [LABEL_GENERATION]: "1" });
+    await make("bare", { [LABEL_NODE]: NODE_ID });
+    await make("foreign", { [LABEL_NODE]: "another", [LABEL_WORKLOAD]: "x", [LABEL_GENERATION]: "1" });
+    await agentOn(disk, world).supervisor.restore();
+    expect([...world.machines.values()].map(({ container }) => container.name)).toEqual(["foreign"]);
+  });
+
+  it("and cannot be read any more is told as lost, so that nobody waits for it", async () => {
+    const disk = new Disk();
+    disk.rows.set("w#3", JSON.stringify({ id: "w", generation: 3, state: "running", spec: "from the future" }));
+    disk.rows.set("x#1", "7");
+    await agentOn(disk, new World()).supervisor.restore();
+    expect(disk.rows.size).toBe(0);
+    expect(disk.workloadEvents("w")).toMatchObject([{ generation: 3, state: "lost" }]);
+  });
+
+  it("and whose container is gone fails with a reason", async () => {
+    const { disk, world, agent } = await stage();
+    agent.assign({});
+    await reached(disk, "running");
+    await leave(agent);
+    world.machines.clear();
+    await agentOn(disk, world).supervisor.restore();
+    await ended(disk);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "failed", reason: "container_gone" });
+  });
+});
+
+describe("a draining node", () => {
+  it("takes nothing new and keeps what it has", async () => {
+    const { disk, agent, supervisor } = await stage();
+    agent.assign({});
+    await reached(disk, "running");
+    supervisor.draining = true;
+    expect(() => agent.assign({ id: "x" })).toThrow(expect.objectContaining({ code: "draining" }) as Error);
+    agent.assign({});
+    supervisor.draining = false;
+    agent.assign({ id: "x", ...exits(0) });
+    await ended(disk, "x");
+    expect(disk.states("w").at(-1)).toBe("running");
+  });
+});
