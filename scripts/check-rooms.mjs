@@ -21,12 +21,12 @@ const MAY_IMPORT = {
   config: [],
   local: ["protocol"],
   coordinator: ["protocol", "store"],
-  demo: ["protocol"],
+  demo: ["protocol", "coordinator"],
   cli: ["protocol", "local", "config", "gpu", "coordinator", "demo", "agent.ts"],
 };
 
 /** room → rooms whose types it may name, because they declare the door it fills. */
-const TYPES_ONLY = { engine: ["workload"], store: ["workload"] };
+const TYPES_ONLY = { engine: ["workload"], store: ["workload"], local: ["link", "telemetry", "workload"] };
 
 /** The composition root knows all rooms. */
 const FREE = new Set(["agent.ts"]);
@@ -47,7 +47,9 @@ for (const path of walk(src)) {
     const allowed = MAY_IMPORT[room];
     if (allowed === undefined) complaints.push(`${file}: the room "${room}" has no row in scripts/check-rooms.mjs`);
     else if (!allowed.includes(other) && !(typeOnly && (TYPES_ONLY[room] ?? []).includes(other))) {
-      complaints.push(`${file}: the room "${room}" may not import ${typeOnly ? "types of " : ""}"${other}" (${target})`);
+      complaints.push(
+        `${file}: the room "${room}" may not import ${typeOnly ? "types of " : ""}"${other}" (${target})`,
+      );
     }
   }
   graph.set(file, targets);
@@ -74,7 +76,8 @@ function importsOf(path) {
   const { module } = parseSync(path, text);
   const found = [];
   for (const { moduleRequest, entries, start } of module.staticImports) {
-    const typeOnly = /^import\s+type\b/.test(text.slice(start)) || (entries.length > 0 && entries.every((entry) => entry.isType));
+    const typeOnly =
+      /^import\s+type\b/.test(text.slice(start)) || (entries.length > 0 && entries.every((entry) => entry.isType));
     found.push({ specifier: moduleRequest.value, typeOnly });
   }
   for (const { entries } of module.staticExports) {

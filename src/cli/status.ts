@@ -56,7 +56,8 @@ function inWords(snapshot: Snapshot | Error): string {
 
 /** The terminal's second screen, so that what was there comes back; each frame overwrites the last one line by line. */
 function screen(): Show {
-  print("\x1b[?1049h\x1b[?25l");
+  // Without wrapping: a line too long for the window must not push the others down.
+  print("\x1b[?1049h\x1b[?25l\x1b[?7l");
   return (snapshot) => {
     const rows = (process.stdout.rows ?? 24) - 1;
     const lines = inWords(snapshot).split("\n").slice(0, rows);
@@ -65,5 +66,5 @@ function screen(): Show {
 }
 
 async function leaveScreen(): Promise<void> {
-  if (!process.stdout.write("\x1b[?25h\x1b[?1049l")) await once(process.stdout, "drain");
+  if (!process.stdout.write("\x1b[?7h\x1b[?25h\x1b[?1049l")) await once(process.stdout, "drain");
 }

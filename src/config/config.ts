@@ -21,7 +21,7 @@ export interface Config {
     proxy?: Secret;
     insecure: boolean;
   };
-  nvidia: { smi: string };
+  nvidia: { smi: string; simulated: boolean };
   docker: { socket: string };
   telemetry: { intervalMs: number };
   policy: {
@@ -57,7 +57,7 @@ export function configOf(values: Values): Config {
       }),
       insecure: values["coordinator.insecure"],
     },
-    nvidia: { smi: values["nvidia.smi"] },
+    nvidia: { smi: values["nvidia.smi"], simulated: values["nvidia.simulated"] },
     docker: { socket: values["docker.socket"] },
     telemetry: { intervalMs: values["telemetry.interval_ms"] },
     policy: {

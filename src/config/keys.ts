@@ -104,6 +104,11 @@ export const KEYS = {
     description: "The nvidia-smi to use: a name looked up in PATH, or an absolute path.",
     flag: "--nvidia-smi <path>",
   }),
+  "nvidia.simulated": defaulted<boolean>(false, {
+    kind: kinds.boolean(),
+    description:
+      "The GPUs come from the simulator: containers are told of theirs in `NVIDIA_VISIBLE_DEVICES`, nothing is attached.",
+  }),
   "docker.socket": defaulted<string>("/var/run/docker.sock", {
     kind: kinds.path(),
     description: "Socket of the Docker engine.",

@@ -23,8 +23,16 @@ const MIB = 1024 * 1024;
  */
 const CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
 
+/** What a container's request depends on besides its spec. */
+export interface EngineTraits {
+  /** The engine has an init process for containers. */
+  hasInit: boolean;
+  /** The GPUs are simulated: they are named in the environment and not asked for. */
+  simulatedGpus: boolean;
+}
+
 /** The engine's create request for a spec. Whatever is not in the spec is closed: no host path, namespace or device. */
-export function createRequest(spec: ContainerSpec, engine: { hasInit: boolean }): Docker.ContainerCreateOptions {
+export function createRequest(spec: ContainerSpec, engine: EngineTraits): Docker.ContainerCreateOptions {
   const env = Object.entries(gpuEnvironment(spec.env, spec.gpus)).map(([name, value]) => `${name}=${value}`);
   return {
     name: spec.name,
@@ -46,7 +54,7 @@ export function createRequest(spec: ContainerSpec, engine: { hasInit: boolean })
   };
 }
 
-function hostConfig(spec: ContainerSpec, engine: { hasInit: boolean }): Docker.HostConfig {
+function hostConfig(spec: ContainerSpec, engine: EngineTraits): Docker.HostConfig {
   const memoryBytes = spec.memoryMiB === undefined ? undefined : spec.memoryMiB * MIB;
   return {
     // Swap of nothing: a workload over its limit ends at once instead of dragging the whole machine down.
@@ -62,7 +70,7 @@ function hostConfig(spec: ContainerSpec, engine: { hasInit: boolean }): Docker.H
       Target: path,
       VolumeOptions: volumeOptions(spec),
     })),
-    DeviceRequests: deviceRequests(spec.gpus),
+    DeviceRequests: engine.simulatedGpus ? [] : deviceRequests(spec.gpus),
     LogConfig: { Type: "json-file", Config: { "max-size": LOG_FILE_MAX, "max-file": LOG_FILES } },
     // The runner alone decides on restarts, and removes a container only when its end is on record.
     RestartPolicy: { Name: "no" },

@@ -16,6 +16,8 @@ export interface DockerEngineOptions {
   socketPath: string;
   /** Only containers whose `LABEL_NODE` is this are touched. */
   nodeId: string;
+  /** GPUs are only named in the container's environment, not asked for from the engine: there are none. */
+  simulatedGpus?: boolean;
   log?: Log;
   /** How long most requests may take; default 10 s. */
   answerMs?: number;
@@ -39,7 +41,11 @@ export function createDockerEngine(options: DockerEngineOptions): Engine & Async
     pull: createPuller(client).pull,
     image: (reference) => inspectImage(client, reference),
     images: () => listImages(client),
-    create: async (spec) => await containers.create(spec, { hasInit: await facts.hasInit() }),
+    create: async (spec) =>
+      await containers.create(spec, {
+        hasInit: await facts.hasInit(),
+        simulatedGpus: options.simulatedGpus === true,
+      }),
     start: containers.start,
     async stop(id, how) {
       const own = await requireOwn(id);

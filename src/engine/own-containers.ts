@@ -3,7 +3,7 @@ import { GpunodeError } from "../protocol/errors.ts";
 import type { ContainerSpec, ContainerState } from "../workload/needs.ts";
 import { ContainerAnswer, ContainerListAnswer, CreateAnswer } from "./answers.ts";
 import { CREATE_MS, type EngineClient, parseAnswer, REMOVE_MS, START_MS } from "./client.ts";
-import { containerState, createRequest, LABEL_NODE } from "./container.ts";
+import { containerState, createRequest, type EngineTraits, LABEL_NODE } from "./container.ts";
 import { statusOf } from "./errors.ts";
 import { requireRecorded } from "./gpu.ts";
 
@@ -63,12 +63,12 @@ export function ownContainers(client: EngineClient, nodeId: string) {
     throw new GpunodeError("internal", `container ${short(id)} is gone`, { details: { reason: "container_gone" } });
   }
 
-  async function create(spec: ContainerSpec, engine: { hasInit: boolean }): Promise<string> {
+  async function create(spec: ContainerSpec, engine: EngineTraits): Promise<string> {
     if (spec.labels[LABEL_NODE] !== nodeId) throw new Error(`a container spec without ${LABEL_NODE}=${nodeId}`);
     const id = await createOrFind(spec, engine);
     const state = await look(id);
     try {
-      requireRecorded(spec.gpus, state?.gpus ?? [], spec.name);
+      requireRecorded(engine.simulatedGpus ? [] : spec.gpus, state?.gpus ?? [], spec.name);
     } catch (error) {
       await remove(id);
       throw error;
@@ -76,7 +76,7 @@ export function ownContainers(client: EngineClient, nodeId: string) {
     return id;
   }
 
-  async function createOrFind(spec: ContainerSpec, engine: { hasInit: boolean }): Promise<string> {
+  async function createOrFind(spec: ContainerSpec, engine: EngineTraits): Promise<string> {
     const doing = `create container ${spec.name}`;
     for (let tried = 0; ; tried++) {
       try {

@@ -45,6 +45,6 @@ export function endOfClose(code: number, reason: string): Omit<SessionEnd, "welc
 
 /** A coordinator's words end up in terminals and logs: no control characters, no novels. */
 export function printable(text: string): string {
-  const clean = text.replace(/[\p{Cc}\p{Cf}]+/gu, " ").trim();
+  const clean = text.replace(/[\p{Cc}\p{Cf}\s]+/gu, " ").trim();
   return clean.length > 500 ? `${clean.slice(0, 500).toWellFormed()}…` : clean;
 }

@@ -121,12 +121,16 @@ export function nodeEvents(count: number, reason = "x"): EventBody[] {
 }
 
 /** Asks until `look` is content. */
-export async function eventually<T>(look: () => T | undefined | false, what: string, timeoutMs = 5000): Promise<T> {
+export async function eventually<T>(
+  look: () => T | undefined | false,
+  what: string | (() => string),
+  timeoutMs = 5000,
+): Promise<T> {
   const deadline = Date.now() + timeoutMs;
   while (true) {
     const found = look();
     if (found !== undefined && found !== false) return found;
-    if (Date.now() > deadline) throw new Error(`did not come to pass: ${what}`);
+    if (Date.now() > deadline) throw new Error(`did not come to pass: ${typeof what === "string" ? what : what()}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

@@ -354,7 +354,10 @@ describe("the file", () => {
     expect(readdirSync(dir).filter((name) => name.includes("corrupt"))).toEqual([]);
   });
 
-  it("reports a disk that refuses, and nothing was recorded", () => {
-    expect(() => openStore({ path: "/proc/no/such/state.db" })).toThrow(/ENOENT|EACCES|EROFS/);
+  it("is not made up where it cannot be made", () => {
+    const dir = scratch();
+    writeFileSync(join(dir, "file"), "");
+    expect(() => openStore({ path: join(dir, "file", "state.db") })).toThrow(/ENOTDIR|EEXIST/);
+    expect(() => openStore({ path: dir })).toThrow(/EISDIR/);
   });
 });

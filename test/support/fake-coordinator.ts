@@ -149,6 +149,10 @@ export class FakeSession {
     socket.on("error", () => undefined);
   }
 
+  #wake(): void {
+    for (const wake of this.#waiters.splice(0)) wake();
+  }
+
   send(frame: object | string): void {
     this.socket.send(typeof frame === "string" ? frame : JSON.stringify(frame));
   }

@@ -1,0 +1,319 @@
+import { join } from "node:path";
+import type { Logger } from "pino";
+import type { Config } from "./config/config.ts";
+import { createDockerEngine } from "./engine/docker.ts";
+import { watchEngine } from "./engine/watch.ts";
+import { createSmi } from "./gpu/nvidia/runner.ts";
+import { samples } from "./gpu/nvidia/sampler.ts";
+import { watchGpus } from "./gpu/watch.ts";
+import { hostInventory } from "./host/inventory.ts";
+import { bootId, createHostSampler, diskFreeMiB } from "./host/sampler.ts";
+import { loadIdentity } from "./link/identity.ts";
+import { Link } from "./link/link.ts";
+import type { AgentCommand } from "./link/needs.ts";
+import { describe } from "./local/describe.ts";
+import { startLocalApi } from "./local/server.ts";
+import { createDrain } from "./preemption/drain.ts";
+import { GpunodeError } from "./protocol/errors.ts";
+import type { PolicyInfo, Problem } from "./protocol/frames.ts";
+import { openStore, type Store } from "./store/store.ts";
+import { advertisement, withHolders } from "./telemetry/advertisement.ts";
+import { Collector } from "./telemetry/collector.ts";
+import type { Policy } from "./workload/admit.ts";
+import { keptLogsIn } from "./workload/kept-logs.ts";
+import { prefetch } from "./workload/prefetch.ts";
+import type { WorkloadRecord } from "./workload/record.ts";
+import { isTerminal } from "./workload/state.ts";
+import { Supervisor } from "./workload/supervisor.ts";
+
+export interface AgentOptions {
+  log: Logger;
+  /** Aborted when the agent is to leave. What runs goes on and is taken up by the next agent. */
+  signal: AbortSignal;
+  version: string;
+  /** Called once, when the local socket answers. */
+  onReady(): void;
+}
+
+/** Settings in the store. */
+const HEARD_AT = "heard_at";
+const DRAINING = "draining";
+/** So old the time of the last word from the coordinator may be on disk, after a crash. */
+const HEARD_SAVE_MS = 10_000;
+/** The coordinator is given so long to take the last event. */
+const LAST_WORD_MS = 500;
+
+/**
+ * The daemon: builds the rooms, connects their doors, and resolves when `signal` was aborted and everything is closed, in
+ * the reverse order. Rejects where it cannot start: state or socket in use, an unusable key.
+ */
+export async function runAgent(config: Config, { log, signal, version, onReady }: AgentOptions): Promise<void> {
+  await using rooms = new AsyncDisposableStack();
+  const startedAt = Date.now();
+  const store = rooms.use(openStore({ path: join(config.stateDir, "gpunode.db"), log }));
+  const identity = loadIdentity(join(config.stateDir, "identity.pem"));
+  const policy = policyOf(config);
+  // Filled in further down: what changed here is told there.
+  let link: Link | undefined;
+  const changed = () => link?.advertiseChanged();
+
+  const smi = createSmi({ path: config.nvidia.smi });
+  const engine = rooms.use(
+    createDockerEngine({
+      socketPath: config.docker.socket,
+      nodeId: identity.nodeId,
+      simulatedGpus: config.nvidia.simulated,
+      log,
+    }),
+  );
+  const [gpuWatch, engineWatch, host] = await Promise.all([
+    watchGpus(smi, changed),
+    watchEngine(engine, config.docker.socket, changed),
+    hostInventory({ diskPath: config.stateDir }),
+  ]);
+  rooms.use(gpuWatch);
+  rooms.use(engineWatch);
+  const hostSampler = createHostSampler({ diskPath: config.stateDir });
+
+  const silentSince = () => {
+    const status = link?.status();
+    return status === undefined || status.state === "connected" ? undefined : (status.lastFrameAt ?? heardAt(store));
+  };
+  const supervisor = rooms.use(
+    new Supervisor({
+      engine,
+      journal: store,
+      log,
+      keptLogs: keptLogsIn(join(config.stateDir, "logs"), engine),
+      now: Date.now,
+      policy,
+      nodeId: identity.nodeId,
+      host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
+      driver: () => gpuWatch.inventory,
+      gpus: () => gpuWatch.inventory.gpus,
+      engineProblem: () => engineWatch.problem,
+      diskFreeMiB: () => diskFreeMiB(config.stateDir),
+      silentSince,
+      changed: (record) => {
+        if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
+        changed();
+      },
+      progress: (record, currentBytes, totalBytes) =>
+        link?.offerProgress({ workload: record.id, phase: "pulling", currentBytes, totalBytes }),
+    }),
+  );
+  const drain = createDrain(supervisor, store, {
+    get: () => store.get(DRAINING) === "yes",
+    set: (draining) => store.set(DRAINING, draining ? "yes" : undefined),
+  });
+  await supervisor.restore();
+  store.append([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
+
+  const problems = (): Problem[] => [
+    ...gpuWatch.inventory.problems,
+    ...(engineWatch.problem === undefined ? [] : [{ code: "engine_unavailable", message: engineWatch.problem }]),
+    ...store.problems,
+  ];
+  const collector = rooms.use(
+    new Collector(
+      {
+        gpus: (intervalMs, until) => samples(smi, { intervalMs, signal: until }),
+        host: () => hostSampler.sample(),
+        running: () => supervisor.records().flatMap(runningOf),
+        container: async (id) => {
+          const { cpuSeconds: _counted, ...figures } = (await engine.usage(id)) ?? { cpuSeconds: 0 };
+          return figures;
+        },
+        now: Date.now,
+      },
+      { intervalMs: config.telemetry.intervalMs, emit: (sample) => link?.offerTelemetry(sample) },
+    ),
+  );
+
+  const snapshot = () =>
+    describe({
+      now: Date.now(),
+      node: {
+        id: identity.nodeId,
+        name: config.name,
+        labels: config.labels,
+        version,
+        pid: process.pid,
+        startedAt,
+        state: signal.aborted ? "stopping" : drain.draining ? "draining" : "available",
+      },
+      link: link?.status(),
+      unackedEvents: store.newest - store.oldest + (store.newest === 0 ? 0 : 1),
+      gpus: withHolders(gpuWatch.inventory.gpus, supervisor.holders()),
+      host,
+      engine: engineWatch.info,
+      workloads: supervisor.runners(),
+      sample: collector.latest,
+      problems: problems(),
+    });
+  rooms.use(
+    await startLocalApi({
+      socketPath: join(config.runDir, "gpunode.sock"),
+      snapshot,
+      actions: {
+        drain: (options) => {
+          drain.start({ cause: "owner", ...options });
+          changed();
+        },
+        resume: () => {
+          drain.lift();
+          changed();
+        },
+        logs: (id, options) => supervisor.output.open(id, options),
+      },
+      log,
+    }),
+  );
+
+  const execute = (command: AgentCommand): void | Promise<void> => {
+    switch (command.type) {
+      case "assign":
+        return supervisor.assign(command.workload);
+      case "release":
+        return supervisor.release(command.workload, command.graceSeconds);
+      case "preempt": {
+        const { workload, graceSeconds, reason } = command;
+        supervisor.preempt([workload], {
+          cause: "coordinator",
+          ...(graceSeconds !== undefined && { graceSeconds }),
+          ...(reason !== undefined && { message: reason }),
+        });
+        return;
+      }
+      case "drain":
+        drain.start({
+          cause: "coordinator",
+          ...(command.graceSeconds !== undefined && { graceSeconds: command.graceSeconds }),
+        });
+        return changed();
+      case "resume":
+        drain.lift();
+        return changed();
+      case "prefetch":
+        return prefetch(command, engine, policy, signal).then(() => engineWatch.refresh());
+      case "configure":
+        if (command.telemetryIntervalMs !== undefined)
+          collector.intervalMs = slower(config, command.telemetryIntervalMs);
+        return;
+    }
+  };
+
+  const hangUp = new AbortController();
+  let dialling: Promise<void> | undefined;
+  const { url, joinToken, caFile, certFile, keyFile, proxy, insecure } = config.coordinator;
+  if (url !== undefined) {
+    link = new Link(
+      {
+        url,
+        insecure,
+        ...(joinToken !== undefined && { joinToken: joinToken.reveal() }),
+        ...(caFile !== undefined && { caFile }),
+        ...(certFile !== undefined && { certFile }),
+        ...(keyFile !== undefined && { keyFile }),
+        ...(proxy !== undefined && { proxy: proxy.reveal() }),
+      },
+      {
+        identity,
+        events: store,
+        memory: {
+          hasWelcomed: (coordinator) => store.get(`welcomed:${coordinator}`) !== undefined,
+          rememberWelcome: (coordinator) => store.set(`welcomed:${coordinator}`, new Date().toISOString()),
+        },
+        describeNode: () => ({
+          node: { name: config.name, labels: { ...config.labels }, bootId: bootId(), agentVersion: version },
+          workloads: supervisor.records().map(({ id, generation, state }) => ({ id, generation, state })),
+        }),
+        advertisement: () =>
+          advertisement({
+            gpus: gpuWatch.inventory.gpus,
+            holders: supervisor.holders(),
+            host,
+            engine: engineWatch.info,
+            policy: advertisedPolicy(policy),
+            images: engineWatch.images,
+            draining: drain.draining,
+            problems: problems(),
+          }),
+        onWelcome: ({ telemetryIntervalMs }) => {
+          collector.intervalMs = slower(config, telemetryIntervalMs);
+        },
+        onSync: (workloads) => supervisor.sync(workloads),
+        onCommand: execute,
+        openLogs: ({ workload, follow, tail, since }, until) =>
+          supervisor.output.open(workload, {
+            follow,
+            signal: until,
+            ...(tail !== undefined && { tail }),
+            ...(since !== undefined && { since }),
+          }),
+        onSessionEnd: () => {
+          collector.intervalMs = config.telemetry.intervalMs;
+          saveHeardAt(store, link);
+        },
+        log,
+      },
+    );
+    const saving = setInterval(() => saveHeardAt(store, link), HEARD_SAVE_MS);
+    dialling = link.run(hangUp.signal).finally(() => clearInterval(saving));
+  }
+  const gpuCount = gpuWatch.inventory.gpus.length;
+  log.info(
+    { node: identity.nodeId, gpus: gpuCount },
+    `gpunode ${version} is up: ${gpuCount} GPUs, node ${config.name}`,
+  );
+  for (const { code, message } of problems()) log.warn({ code }, message);
+  onReady();
+  await untilAborted(signal);
+  const [leaving] = store.append([{ kind: "node", state: "stopping", reason: "the agent leaves; what runs goes on" }]);
+  if (leaving !== undefined && link?.status().state === "connected") await store.told(leaving.seq, LAST_WORD_MS);
+  hangUp.abort();
+  await dialling;
+}
+
+function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+/** The provider's interval is the fastest there is; the coordinator may ask for a slower one. */
+function slower(config: Config, askedMs: number): number {
+  return Math.max(config.telemetry.intervalMs, askedMs);
+}
+
+function heardAt(store: Store): number | undefined {
+  const saved = Number(store.get(HEARD_AT));
+  return Number.isFinite(saved) && saved > 0 ? saved : undefined;
+}
+
+function saveHeardAt(store: Store, link: Link | undefined): void {
+  const at = link?.status().lastFrameAt;
+  if (at !== undefined) store.set(HEARD_AT, String(at));
+}
+
+function runningOf({ id, containerId, gpus, state }: WorkloadRecord) {
+  const isUp = state === "running" || state === "stopping";
+  return isUp && containerId !== undefined ? [{ id, containerId, gpus }] : [];
+}
+
+function policyOf({ policy }: Config): Policy {
+  const { pullNoProgressSeconds, ...rest } = policy;
+  return { ...rest, pullNoProgressMs: pullNoProgressSeconds * 1000 };
+}
+
+function advertisedPolicy({ images, maxWorkloads, hostPorts, runtime, allowRoot, reserve }: Policy): PolicyInfo {
+  return {
+    images: [...images],
+    hostPorts: `${hostPorts.from}-${hostPorts.to}`,
+    allowRoot,
+    reserve,
+    ...(maxWorkloads !== undefined && { maxWorkloads }),
+    ...(runtime !== undefined && { runtime }),
+  };
+}

@@ -1,0 +1,118 @@
+import type { LinkStatus } from "../link/needs.ts";
+import type { EngineInfo, HostInfo, Problem } from "../protocol/frames.ts";
+import type { Gpu } from "../protocol/gpu.ts";
+import type { Sample } from "../telemetry/collector.ts";
+import type { WorkloadRecord } from "../workload/record.ts";
+import {
+  type ConnectionStatus,
+  type NodeStatus,
+  SNAPSHOT_VERSION,
+  type Snapshot,
+  type WorkloadStatus,
+} from "./snapshot.ts";
+
+/** All the daemon knows at one moment, in its rooms' own words. Times are milliseconds since the epoch. */
+export interface AgentView {
+  now: number;
+  node: Omit<NodeStatus, "startedAt" | "uptimeSeconds"> & { startedAt: number };
+  /** undefined where no coordinator is configured. */
+  link: LinkStatus | undefined;
+  unackedEvents: number;
+  gpus: readonly Gpu[];
+  host: HostInfo;
+  engine: EngineInfo;
+  workloads: readonly { record: WorkloadRecord; pull: WorkloadStatus["pull"] | undefined }[];
+  /** The newest sample; undefined before the first. */
+  sample: Sample | undefined;
+  problems: readonly Problem[];
+}
+
+/** The snapshot the owner sees. Pure. */
+export function describe(view: AgentView): Snapshot {
+  const { now, node, sample } = view;
+  const telemetry = new Map(sample?.gpus.map((gpu) => [gpu.uuid, gpu]));
+  const usage = new Map(sample?.workloads.map(({ id, ...figures }) => [id, figures]));
+  const workloads = view.workloads
+    .map(({ record, pull }) => workloadStatus(record, pull, usage.get(record.id)))
+    .sort((a, b) => b.acceptedAt.localeCompare(a.acceptedAt) || b.generation - a.generation);
+  const lastError = lastErrorOf(view);
+  return {
+    snapshotVersion: SNAPSHOT_VERSION,
+    at: instant(now),
+    node: {
+      ...node,
+      startedAt: instant(node.startedAt),
+      uptimeSeconds: Math.round((now - node.startedAt) / 1000),
+    },
+    connection: connection(view),
+    gpus: view.gpus.map((gpu) => {
+      const figures = telemetry.get(gpu.uuid);
+      return figures === undefined ? gpu : { ...gpu, telemetry: figures };
+    }),
+    host: { info: view.host, ...(sample !== undefined && { telemetry: sample.host }) },
+    engine: view.engine,
+    workloads,
+    problems: [...view.problems],
+    ...(lastError !== undefined && { lastError }),
+  };
+}
+
+function connection({ link, unackedEvents, node }: AgentView): ConnectionStatus {
+  if (link === undefined) return { state: "off", since: instant(node.startedAt), unackedEvents };
+  const { state, url, since, sessionId, lastError, retryAt } = link;
+  return {
+    state: state === "refused" ? "waiting" : state,
+    url,
+    since: instant(since),
+    unackedEvents,
+    ...(sessionId !== undefined && { sessionId }),
+    ...(lastError !== undefined && { lastError }),
+    ...(retryAt !== undefined && { retryAt: instant(retryAt) }),
+  };
+}
+
+function workloadStatus(
+  record: WorkloadRecord,
+  pull: WorkloadStatus["pull"] | undefined,
+  usage: WorkloadStatus["usage"] | undefined,
+): WorkloadStatus {
+  const { id, generation, state, spec, gpus, ports, restarts, acceptedAt, startedAt, finishedAt } = record;
+  const { healthy, reason, message, exitCode, oomKilled } = record;
+  const since = finishedAt ?? (state === "running" ? startedAt : undefined);
+  return {
+    id,
+    generation,
+    state,
+    image: spec.image,
+    gpus,
+    ports,
+    restarts,
+    acceptedAt: instant(acceptedAt),
+    ...(since !== undefined && { since: instant(since) }),
+    ...(startedAt !== undefined && { startedAt: instant(startedAt) }),
+    ...(finishedAt !== undefined && { finishedAt: instant(finishedAt) }),
+    ...(healthy !== undefined && { healthy }),
+    ...(reason !== undefined && { reason }),
+    ...(message !== undefined && { message }),
+    ...(exitCode !== undefined && { exitCode }),
+    ...(oomKilled !== undefined && { oomKilled }),
+    ...(pull !== undefined && { pull }),
+    ...(usage !== undefined && { usage }),
+  };
+}
+
+/** The newest of what went wrong: a workload that failed, or the link. */
+function lastErrorOf({ workloads, link }: AgentView): Snapshot["lastError"] {
+  const errors = workloads.flatMap(({ record: { id, state, message, reason, finishedAt } }) =>
+    (state === "failed" || state === "rejected") && finishedAt !== undefined
+      ? [{ at: finishedAt, message: `workload ${id} ${state}: ${message ?? reason ?? "no reason known"}` }]
+      : [],
+  );
+  if (link?.lastError !== undefined) errors.push({ at: link.since, message: `coordinator: ${link.lastError}` });
+  const newest = errors.sort((a, b) => b.at - a.at)[0];
+  return newest === undefined ? undefined : { ...newest, at: instant(newest.at) };
+}
+
+function instant(ms: number): string {
+  return new Date(ms).toISOString();
+}
