@@ -14,7 +14,6 @@ import type { AgentCommand } from "./link/needs.ts";
 import { describe } from "./local/describe.ts";
 import { startLocalApi } from "./local/server.ts";
 import { createDrain } from "./preemption/drain.ts";
-import { GpunodeError } from "./protocol/errors.ts";
 import type { PolicyInfo, Problem } from "./protocol/frames.ts";
 import { openStore, type Store } from "./store/store.ts";
 import { advertisement, withHolders } from "./telemetry/advertisement.ts";

@@ -135,14 +135,7 @@ async function socketOptions(options: DialOptions, signal: AbortSignal): Promise
   const target = `${hostname}:${address.url.port || (isSecure ? 443 : 80)}`;
   const way = await connectThroughProxy(proxyUrl(proxy), target, signal);
   const servername = isIP(hostname.replace(/^\[|\]$/g, "")) === 0 ? hostname : "";
-  const connectionThere = () => {
-    if (!isSecure) return way;
-    const secured = tlsConnect({ ...tls, socket: way, servername, host: hostname });
-    // TLS lets go of the socket beneath it without closing it.
-    secured.once("close", () => {process.stderr.write('TLSCLOSE '+way.destroyed+'\n');way.destroy()}); way.once('close',()=>process.stderr.write('WAYCLOSE\n'));
-    return secured;
-  };
-  return { createConnection: connectionThere };
+  return { createConnection: () => (isSecure ? tlsConnect({ ...tls, socket: way, servername, host: hostname }) : way) };
 }
 
 async function readPem(path: string | undefined, signal: AbortSignal): Promise<string | undefined> {

@@ -40,7 +40,7 @@ it("an empty file gives the defaults", async () => {
     stateDir: "/s",
     runDir: "/r",
     coordinator: { insecure: false },
-    nvidia: { smi: "nvidia-smi" },
+    nvidia: { smi: "nvidia-smi", simulated: false },
     docker: { socket: "/var/run/docker.sock" },
     telemetry: { intervalMs: 1000 },
     policy: {
@@ -111,6 +111,7 @@ it("every key can be set in the environment", async () => {
     labels: "site=garage, rack=3",
     "coordinator.url": "ws://10.0.0.1:7800",
     "coordinator.insecure": "true",
+    "nvidia.simulated": "1",
     "coordinator.proxy": "http://proxy:3128",
     "coordinator.join_token": "t",
     "telemetry.interval_ms": "200",

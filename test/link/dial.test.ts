@@ -255,7 +255,9 @@ async function connectProxy({ refuse = false } = {}) {
       client.write("HTTP/1.1 200 Connection established\r\n\r\n");
       far.pipe(client).pipe(far);
     });
-    far.on("error", () => client.destroy());
+    far.on("error", () => undefined);
+    // A pipe whose other end is gone no longer reads; the close that follows would be missed.
+    far.on("close", () => client.resume());
     client.on("close", () => far.destroy());
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

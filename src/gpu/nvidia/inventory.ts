@@ -1,0 +1,223 @@
+import type { Gpu, MigInstance } from "../../protocol/gpu.ts";
+import { capabilityOfName, computeCapabilities } from "./compute-capability.ts";
+import { healthOf } from "./health.ts";
+import { tensorCoresOf } from "./precision.ts";
+import type { Smi, SmiProblem } from "./runner.ts";
+import { readTopology } from "./topology.ts";
+import { absentValue, readSmiXml, type SmiDocument, type SmiGpu } from "./xml.ts";
+
+/** A process on a GPU as nvidia-smi tells it. */
+export interface SmiProcess {
+  pid: number;
+  name: string;
+  vramUsedMiB?: number;
+}
+
+/** Everything nvidia-smi tells of the GPUs here. */
+export interface Inventory {
+  gpus: Gpu[];
+  /** Why there are none, or fewer than there should be. */
+  problems: SmiProblem[];
+  driverVersion?: string;
+  cudaVersion?: string;
+  /** uuid of the GPU → processes on it. */
+  processes: Map<string, SmiProcess[]>;
+}
+
+/** What `-q -x` does not tell, from commands of their own. */
+export interface Beside {
+  /** uuid → compute capability. */
+  capabilities: ReadonlyMap<string, string>;
+  /** Text of `topo -m`. */
+  topology: string;
+  /** Text of `-L`. */
+  listing: string;
+}
+
+/** Reads the GPUs now. Never rejects: what goes wrong is in `problems`, and what was read all the same is told. */
+export async function readInventory(smi: Smi, { signal }: { signal?: AbortSignal } = {}): Promise<Inventory> {
+  const how = signal === undefined ? {} : { signal };
+  const result = await smi.run(["-q", "-x"], how);
+  if (!result.ok) return { gpus: [], problems: [result.problem], processes: new Map() };
+  const document = readSmiXml(result.stdout);
+  const hasMig = document.gpus.some(({ values }) => values.get("mig_mode/current_mig") === "Enabled");
+  const hasHole = document.gpus.some(({ values }) => absentValue(values.get("uuid")) === undefined);
+  const capabilities = document.gpus.length === 0 ? new Map<string, string>() : await computeCapabilities(smi, signal);
+  const topology = document.gpus.length < 2 ? "" : await textOf(smi.run(["topo", "-m"], how));
+  const listing = hasMig || hasHole ? await textOf(smi.run(["-L"], how)) : "";
+  return inventoryOf(document, { capabilities, topology, listing });
+}
+
+async function textOf(run: ReturnType<Smi["run"]>): Promise<string> {
+  const result = await run;
+  return result.ok ? result.stdout : "";
+}
+
+/** The inventory a document and its companions make. Pure. */
+export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
+  const { driverVersion, cudaVersion, attachedGpus, truncated } = document;
+  const listed = readListing(beside.listing);
+  const problems: SmiProblem[] = [];
+  const gpus: Gpu[] = [];
+  const processes = new Map<string, SmiProcess[]>();
+  const links = readTopology(beside.topology);
+  const uuids = document.gpus.map(({ values }, index) => absentValue(values.get("uuid")) ?? listed[index]?.uuid);
+  for (const [index, smiGpu] of document.gpus.entries()) {
+    const uuid = uuids[index];
+    if (uuid === undefined) {
+      problems.push({
+        code: "gpu_lost",
+        message: `GPU ${index} at ${smiGpu.id} tells no UUID: power-cycle the machine`,
+      });
+      continue;
+    }
+    const versions = { ...(driverVersion && { driverVersion }), ...(cudaVersion && { cudaVersion }) };
+    gpus.push({
+      ...gpuOf(smiGpu, { index, uuid, capability: beside.capabilities.get(uuid), mig: listed[index]?.mig ?? [] }),
+      ...versions,
+      links: (links.get(index) ?? []).flatMap(({ index: other, ...link }) => {
+        const gpu = uuids[other];
+        return gpu === undefined ? [] : [{ gpu, ...link }];
+      }),
+    });
+    processes.set(uuid, smiGpu.processes.flatMap(processOf));
+  }
+  if (truncated) {
+    problems.push({
+      code: "unreadable",
+      message: `nvidia-smi's answer breaks off after ${document.gpus.length} GPUs; it is asked again`,
+    });
+  } else if (document.gpus.length === 0) {
+    problems.push({
+      code: "no_devices",
+      message: "nvidia-smi works and sees no GPU: check that the board is seated, powered and listed by lspci",
+    });
+  } else if (attachedGpus !== undefined && attachedGpus > document.gpus.length) {
+    problems.push({
+      code: "gpu_lost",
+      message: `the driver has ${attachedGpus} GPUs attached, ${document.gpus.length} answer`,
+    });
+  }
+  return {
+    gpus,
+    problems,
+    ...(driverVersion !== undefined && { driverVersion }),
+    ...(cudaVersion !== undefined && { cudaVersion }),
+    processes,
+  };
+}
+
+interface Known {
+  index: number;
+  uuid: string;
+  capability: string | undefined;
+  mig: readonly { profile: string; uuid: string }[];
+}
+
+function gpuOf(smiGpu: SmiGpu, { index, uuid, capability, mig }: Known): Gpu {
+  const value = (path: string) => absentValue(smiGpu.values.get(path));
+  const name = value("product_name") ?? "unknown NVIDIA GPU";
+  const computeCapability = capability ?? capabilityOfName(name);
+  const tensorCores = tensorCoresOf(computeCapability, name);
+  const vramMiB = leadingNumber(value("fb_memory_usage/total") ?? value("memory_usage/total"));
+  const health = healthOf(smiGpu);
+  const powerLimitWatts = firstNumber(value, POWER_LIMIT_PATHS);
+  const busId = value("pci/pci_bus_id") ?? smiGpu.id;
+  const link = {
+    linkGeneration: leadingNumber(value("pci/pci_gpu_link_info/pcie_gen/current_link_gen")),
+    linkGenerationMax: leadingNumber(value("pci/pci_gpu_link_info/pcie_gen/max_link_gen")),
+    linkWidth: leadingNumber(value("pci/pci_gpu_link_info/link_widths/current_link_width")),
+    linkWidthMax: leadingNumber(value("pci/pci_gpu_link_info/link_widths/max_link_width")),
+  };
+  return {
+    index,
+    uuid,
+    vendor: "nvidia",
+    name,
+    ...present({
+      architecture: value("product_architecture"),
+      computeCapability,
+      vramMiB,
+      // Their nvidia-smi tells no memory of the GPU's own: it is the host's.
+      unified: vramMiB === undefined && /\bGB10\b|\bOrin\b|\bThor\b|\bXavier\b|\bTegra\b/.test(name) ? true : undefined,
+      tensorCores,
+      vbiosVersion: value("vbios_version"),
+      powerLimitWatts,
+      eccEnabled: enabled(value("ecc_mode/current_ecc")),
+      persistenceMode: enabled(value("persistence_mode")),
+      displayActive: enabled(value("display_active")),
+      computeMode: value("compute_mode"),
+      mig: migOf(smiGpu, mig),
+    }),
+    pci: { busId, ...present(link) },
+    links: [],
+    health,
+    allocatable: health.status !== "failed",
+  };
+}
+
+/** The limit in force, newest spelling first. */
+const POWER_LIMIT_PATHS = [
+  "gpu_power_readings/current_power_limit",
+  "gpu_power_readings/power_limit",
+  "power_readings/enforced_power_limit",
+  "power_readings/power_limit",
+];
+
+function firstNumber(value: (path: string) => string | undefined, paths: readonly string[]): number | undefined {
+  for (const path of paths) {
+    const number = leadingNumber(value(path));
+    if (number !== undefined) return number;
+  }
+  return undefined;
+}
+
+function migOf({ values, migDevices }: SmiGpu, listed: Known["mig"]): Gpu["mig"] {
+  const mode = absentValue(values.get("mig_mode/current_mig"));
+  if (mode !== "Enabled" && mode !== "Disabled") return undefined;
+  const instances: MigInstance[] = migDevices.flatMap((device, position) => {
+    const entry = listed[position];
+    const vramMiB = leadingNumber(absentValue(device.get("fb_memory_usage/total")));
+    const gpuInstanceId = leadingNumber(device.get("gpu_instance_id"));
+    const computeInstanceId = leadingNumber(device.get("compute_instance_id"));
+    // The XML of no driver tells the UUID or the profile; an instance that `-L` does not list cannot be given to anybody.
+    if (entry === undefined || gpuInstanceId === undefined || computeInstanceId === undefined) return [];
+    return [{ ...entry, vramMiB: vramMiB ?? 0, gpuInstanceId, computeInstanceId }];
+  });
+  return { enabled: mode === "Enabled", instances };
+}
+
+/** `-L`: GPUs by index, each with its MIG devices in order. */
+function readListing(text: string): { uuid?: string; mig: { profile: string; uuid: string }[] }[] {
+  const gpus: { uuid?: string; mig: { profile: string; uuid: string }[] }[] = [];
+  for (const line of text.split("\n")) {
+    const [, index, uuid] = /^GPU (\d+): .*\(UUID: (GPU-[^)]+)\)/.exec(line) ?? [];
+    if (index !== undefined && uuid !== undefined && Number(index) < 1024) gpus[Number(index)] = { uuid, mig: [] };
+    const [, profile, mig] = /^\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)/.exec(line) ?? [];
+    if (profile !== undefined && mig !== undefined) gpus.at(-1)?.mig.push({ profile, uuid: mig });
+  }
+  return gpus;
+}
+
+function processOf(values: ReadonlyMap<string, string>): SmiProcess[] {
+  const pid = leadingNumber(values.get("pid"));
+  if (pid === undefined) return [];
+  const vramUsedMiB = leadingNumber(absentValue(values.get("used_memory")));
+  return [{ pid, name: values.get("process_name") ?? "", ...(vramUsedMiB !== undefined && { vramUsedMiB }) }];
+}
+
+/** "81559 MiB" → 81559, "16x" → 16. */
+function leadingNumber(text: string | undefined): number | undefined {
+  const match = /^\s*(\d+(?:\.\d+)?)/.exec(text ?? "");
+  return match === null ? undefined : Number(match[1]);
+}
+
+function enabled(text: string | undefined): boolean | undefined {
+  return text === "Enabled" ? true : text === "Disabled" ? false : undefined;
+}
+
+function present<T extends object>(object: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
+}

@@ -1,0 +1,119 @@
+import { Parser } from "htmlparser2";
+
+/** One GPU of a `-q -x` document: text by path below `<gpu>`, e.g. `pci/pci_gpu_link_info/pcie_gen/max_link_gen`. */
+export interface SmiGpu {
+  /** The `id` attribute: its PCI bus id. */
+  id: string;
+  values: ReadonlyMap<string, string>;
+  /** One map for each `<mig_device>`, paths below it. */
+  migDevices: readonly ReadonlyMap<string, string>[];
+  /** One map for each `<process_info>`, paths below it. */
+  processes: readonly ReadonlyMap<string, string>[];
+}
+
+/** A document of `nvidia-smi -q -x`. */
+export interface SmiDocument {
+  driverVersion?: string;
+  cudaVersion?: string;
+  attachedGpus?: number;
+  /** Whole GPUs, in the document's order, which is nvidia-smi's index. */
+  gpus: SmiGpu[];
+  /** The document breaks off. */
+  truncated: boolean;
+}
+
+const TEXT_MAX = 64 * 1024;
+const DEPTH_MAX = 32;
+
+/**
+ * Reads the last whole document of `text`, or the last one at all. Never throws: what cannot be read is left out. Values are
+ * raw but for `absentValue`.
+ */
+export function readSmiXml(text: string): SmiDocument {
+  let last: SmiDocument | undefined;
+  let whole: SmiDocument | undefined;
+  const parser = documentParser((document) => {
+    last = document;
+    if (!document.truncated) whole = document;
+  });
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: nvidia-smi passes them raw from process names, XML has no place for them
+  parser.end(text.replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, ""));
+  return whole ?? last ?? { gpus: [], truncated: true };
+}
+
+function documentParser(found: (document: SmiDocument) => void): Parser {
+  let document: SmiDocument | undefined;
+  let gpu:
+    | { id: string; values: Map<string, string>; migDevices: Map<string, string>[]; processes: Map<string, string>[] }
+    | undefined;
+  let part: { values: Map<string, string>; depth: number } | undefined;
+  /** Element names from the root down, and where the text of the innermost one begins. */
+  const path: string[] = [];
+  let text = "";
+  const done = (truncated: boolean) => {
+    if (document !== undefined) found({ ...document, truncated });
+    document = undefined;
+    gpu = undefined;
+    part = undefined;
+    path.length = 0;
+  };
+  return new Parser(
+    {
+      onopentag(name, attributes) {
+        text = "";
+        if (name === "nvidia_smi_log") {
+          done(true);
+          document = { gpus: [], truncated: true };
+        }
+        path.push(path.length < DEPTH_MAX ? name : "…");
+        if (name === "gpu" && path.length === 2) {
+          gpu = { id: attributes.id ?? "", values: new Map(), migDevices: [], processes: [] };
+        } else if (gpu !== undefined && part === undefined && (name === "mig_device" || name === "process_info")) {
+          part = { values: new Map(), depth: path.length };
+          (name === "mig_device" ? gpu.migDevices : gpu.processes).push(part.values);
+        }
+      },
+      ontext(data) {
+        if (text.length < TEXT_MAX) text += data;
+      },
+      onclosetag(name, implied) {
+        const value = text.trim();
+        text = "";
+        if (document !== undefined && value !== "") {
+          if (part !== undefined) part.values.set(path.slice(part.depth).join("/"), value);
+          else if (gpu !== undefined) gpu.values.set(path.slice(2).join("/"), value);
+          else header(document, path, value);
+        }
+        if (part !== undefined && path.length === part.depth) part = undefined;
+        if (name === "gpu" && path.length === 2 && gpu !== undefined) {
+          if (!implied) document?.gpus.push(gpu);
+          gpu = undefined;
+        }
+        path.pop();
+        if (name === "nvidia_smi_log") done(implied);
+      },
+    },
+    { xmlMode: true, decodeEntities: true },
+  );
+}
+
+function header(document: SmiDocument, path: readonly string[], value: string): void {
+  if (path.length !== 2) return;
+  if (path[1] === "driver_version") document.driverVersion = value;
+  else if (path[1] === "cuda_version" && absentValue(value) !== undefined) document.cudaVersion = value;
+  else if (path[1] === "attached_gpus" && /^\d+$/.test(value)) document.attachedGpus = Number(value);
+}
+
+/** What nvidia-smi prints where it has no value, over all drivers, with and without brackets. */
+const ABSENT =
+  /^\[?(N\/A|Not Supported|Not Available|Not Found|None|Unknown|Unknown Error|ERR!|GPU is lost|Requested functionality has been deprecated|Insufficient Permissions|No data|Invalid Argument|GPU requires reset)\]?$/i;
+
+/** The value, or undefined where it stands for having none. */
+export function absentValue(value: string | undefined): string | undefined {
+  return value === undefined || value === "" || ABSENT.test(value) ? undefined : value;
+}
+
+/** True where a value says that the GPU has fallen off the bus. */
+export function saysLost(value: string): boolean {
+  return /^\[?GPU is lost\]?$/i.test(value);
+}
