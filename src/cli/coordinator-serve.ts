@@ -53,7 +53,10 @@ async function serve(options: ServeOptions): Promise<void> {
     ...(options.joinToken === undefined ? [] : [options.joinToken]),
     ...(options.joinTokenFile === undefined ? [] : await tokensIn(options.joinTokenFile)),
   ];
-  const [{ startCoordinator }, { pino }] = await Promise.all([import("../coordinator/server.ts"), import("pino")]);
+  const [{ startCoordinator }, { createLog }] = await Promise.all([
+    import("../coordinator/server.ts"),
+    import("./log.ts"),
+  ]);
   const stop = signalled();
   const coordinator = await startCoordinator({
     listen: listenAddress(options.listen),
@@ -69,7 +72,7 @@ async function serve(options: ServeOptions): Promise<void> {
     heartbeatSeconds: wholeNumber("--heartbeat-seconds", options.heartbeatSeconds),
     leaseSeconds: wholeNumber("--lease-seconds", options.leaseSeconds),
     telemetryIntervalMs: wholeNumber("--telemetry-interval-ms", options.telemetryIntervalMs),
-    log: pino({ level: "info" }, pino.destination(2)),
+    log: await createLog("info", process.stderr),
   });
   print(`agents   ${coordinator.url}\nAPI      ${coordinator.apiUrl}/api/v1\n`);
   if (coordinator.joinToken !== undefined) {
