@@ -45,14 +45,15 @@ describe("a session", () => {
     const session = await coordinator.next();
     await session.start({ heartbeatSeconds: 1 });
     await eventually(() => side.syncs.length === 1, "sync");
+    await sleep(500);
     await new Promise<void>((resolve) => {
-      // In a timer: those that are due by then follow at once, before anything is read.
-      setTimeout(() => {
+      // At the end of the loop's turn: the next one begins with the timers that are due, and only then reads.
+      setImmediate(() => {
         session.send({ type: "resume", id: "c" });
         const until = performance.now() + 2500;
         while (performance.now() < until);
         resolve();
-      }, 500);
+      });
     });
     expect(await session.next("reply")).toMatchObject({ ref: "c" });
     await sleep(200);
