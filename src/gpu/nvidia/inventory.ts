@@ -61,9 +61,11 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
   const gpus: Gpu[] = [];
   const processes = new Map<string, SmiProcess[]>();
   const links = readTopology(beside.topology);
-  const uuids = document.gpus.map(({ values }, index) => absentValue(values.get("uuid")) ?? listed[index]?.uuid);
-  for (const [index, smiGpu] of document.gpus.entries()) {
-    const uuid = uuids[index];
+  const uuidOf = ({ index, values }: SmiGpu) => absentValue(values.get("uuid")) ?? listed[index]?.uuid;
+  const uuids = new Map(document.gpus.map((smiGpu) => [smiGpu.index, uuidOf(smiGpu)]));
+  for (const smiGpu of document.gpus) {
+    const { index } = smiGpu;
+    const uuid = uuids.get(index);
     if (uuid === undefined) {
       problems.push({
         code: "gpu_lost",
@@ -73,10 +75,10 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
     }
     const versions = { ...(driverVersion && { driverVersion }), ...(cudaVersion && { cudaVersion }) };
     gpus.push({
-      ...gpuOf(smiGpu, { index, uuid, capability: beside.capabilities.get(uuid), mig: listed[index]?.mig ?? [] }),
+      ...gpuOf(smiGpu, { index, uuid, capability: beside.capabilities.get(uuid), mig: listed.find((entry) => entry?.uuid === uuid)?.mig ?? [] }),
       ...versions,
       links: (links.get(index) ?? []).flatMap(({ index: other, ...link }) => {
-        const gpu = uuids[other];
+        const gpu = uuids.get(other);
         return gpu === undefined ? [] : [{ gpu, ...link }];
       }),
     });
@@ -87,15 +89,15 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
       code: "unreadable",
       message: `nvidia-smi's answer breaks off after ${document.gpus.length} GPUs; it is asked again`,
     });
-  } else if (document.gpus.length === 0) {
-    problems.push({
-      code: "no_devices",
-      message: "nvidia-smi works and sees no GPU: check that the board is seated, powered and listed by lspci",
-    });
   } else if (attachedGpus !== undefined && attachedGpus > document.gpus.length) {
     problems.push({
       code: "gpu_lost",
       message: `the driver has ${attachedGpus} GPUs attached, ${document.gpus.length} answer`,
+    });
+  } else if (document.gpus.length === 0) {
+    problems.push({
+      code: "no_devices",
+      message: "nvidia-smi works and sees no GPU: check that the board is seated, powered and listed by lspci",
     });
   }
   return {

@@ -29,7 +29,7 @@ export interface Smi {
   readonly path: string;
   /** Runs it once; one at a time, others wait. Never rejects. */
   run(args: readonly string[], options?: { timeoutMs?: number; signal?: AbortSignal }): Promise<SmiResult>;
-  /** Starts a long-lived one; its owner ends it. */
+  /** Starts a long-lived one; its owner ends it. Throws what `spawn` throws. */
   stream(args: readonly string[]): ChildProcessByStdio<null, Readable, null>;
 }
 
@@ -58,8 +58,14 @@ function runOnce(
   { timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal },
 ): Promise<SmiResult> {
   if (signal?.aborted) return Promise.resolve(failed("failed", `${path} was not asked: gpunode is stopping`));
+  let child: ChildProcessByStdio<null, Readable, null>;
+  try {
+    child = start();
+  } catch (error) {
+    // Node tells some of what can go wrong by throwing: ENOEXEC, ENOTDIR, ENOMEM, a path with a zero byte.
+    return Promise.resolve(startProblem(path, error as NodeJS.ErrnoException));
+  }
   return new Promise((resolve) => {
-    const child = start();
     const chunks: Buffer[] = [];
     let bytes = 0;
     const settle = (result: SmiResult) => {
@@ -99,8 +105,9 @@ function runOnce(
   });
 }
 
-function startProblem(path: string, error: NodeJS.ErrnoException): SmiResult {
-  if (error.code === "ENOENT") {
+/** What an error of starting `path` means. */
+export function startProblem(path: string, error: NodeJS.ErrnoException): SmiResult & { ok: false } {
+  if (error.code === "ENOENT" || error.code === "ENOTDIR") {
     return failed(
       "not_found",
       `${path} was not found: install the NVIDIA driver (on Debian "apt install nvidia-driver nvidia-smi"), or set nvidia.smi to where it is`,
@@ -108,7 +115,9 @@ function startProblem(path: string, error: NodeJS.ErrnoException): SmiResult {
   }
   if (error.code === "EACCES")
     return failed("not_executable", `${path} may not be executed by this user: check its permissions`);
-  return failed("failed", `${path} could not be started: ${error.message}`);
+  if (error.code === "ENOEXEC")
+    return failed("not_executable", `${path} is no program of this machine: set nvidia.smi to the real nvidia-smi`);
+  return failed("failed", `${path} could not be started: ${printable(error.message)}`);
 }
 
 /** nvidia-smi's own words on stdout, and what they mean to a provider. Exit codes differ between drivers, the words do not. */
@@ -175,7 +184,7 @@ export function classify(stdout: string, exitCode: number, path = "nvidia-smi"):
   return failed("failed", `${said} failed: ${printable(first)}`);
 }
 
-function failed(code: SmiProblem["code"], message: string): SmiResult {
+function failed(code: SmiProblem["code"], message: string): SmiResult & { ok: false } {
   return { ok: false, problem: { code, message } };
 }
 

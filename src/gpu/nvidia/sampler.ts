@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { GpuTelemetry } from "../../protocol/gpu.ts";
 import { type Field, knownFields } from "./fields.ts";
-import { classify, type Smi, type SmiProblem } from "./runner.ts";
+import { classify, type Smi, type SmiProblem, startProblem } from "./runner.ts";
 import { readRow } from "./sample-row.ts";
 
 export interface SampleOptions {
@@ -10,11 +10,13 @@ export interface SampleOptions {
   signal: AbortSignal;
   /** Told when the stream breaks, and `undefined` when samples come again. */
   onProblem?: (problem: SmiProblem | undefined) => void;
+  /** How much longer than three intervals a stream may be silent before it counts as dead; 5 s where absent. */
+  silenceAllowanceMs?: number;
 }
 
 const RESTART_FIRST_MS = 1_000;
 const RESTART_MOST_MS = 30_000;
-/** A stream that has been silent for three intervals and this long is dead; nvidia-smi needs a moment to start. */
+/** nvidia-smi needs a moment to start. */
 const SILENCE_ALLOWANCE_MS = 5_000;
 /** A line longer than this is no row. */
 const LINE_MAX = 64 * 1024;
@@ -56,16 +58,28 @@ type Round = { samples: GpuTelemetry[] } | { problem: SmiProblem };
 
 async function* oneStream(
   smi: Smi,
-  { intervalMs, signal, fields, count }: SampleOptions & { fields: readonly Field[]; count: number },
+  options: SampleOptions & { fields: readonly Field[]; count: number },
 ): AsyncGenerator<Round> {
-  const child = smi.stream([
-    `--query-gpu=${fields.join(",")}`,
-    "--format=csv,noheader,nounits",
-    "-lms",
-    String(Math.max(100, Math.round(intervalMs))),
-  ]);
+  const { intervalMs, signal, fields, count, silenceAllowanceMs = SILENCE_ALLOWANCE_MS } = options;
+  const silenceMs = intervalMs * 3 + silenceAllowanceMs;
+  let child: ReturnType<Smi["stream"]>;
+  try {
+    child = smi.stream([
+      `--query-gpu=${fields.join(",")}`,
+      "--format=csv,noheader,nounits",
+      "-lms",
+      String(Math.max(100, Math.round(intervalMs))),
+    ]);
+  } catch (error) {
+    yield { problem: startProblem(smi.path, error as NodeJS.ErrnoException).problem };
+    return;
+  }
   const failure = Promise.withResolvers<void>();
-  child.once("error", () => failure.resolve());
+  let startError: NodeJS.ErrnoException | undefined;
+  child.once("error", (error) => {
+    startError = error;
+    failure.resolve();
+  });
   let silent = false;
   const kill = () => child.kill("SIGKILL");
   const watchdog = setTimeout(
@@ -75,7 +89,7 @@ async function* oneStream(
       // A process stuck in the driver does not die: it is left behind.
       child.stdout.destroy();
     },
-    intervalMs * 3 + SILENCE_ALLOWANCE_MS,
+    silenceMs,
   );
   signal.addEventListener("abort", kill, { once: true });
   if (signal.aborted) kill();
@@ -103,7 +117,9 @@ async function* oneStream(
         round = { rows: 0, samples: [], lastIndex: -1 };
       }
     }
-    if (!signal.aborted) yield { problem: problemOf(smi, said, { silent, intervalMs, exitCode: child.exitCode }) };
+    if (signal.aborted) return;
+    if (startError !== undefined) yield { problem: startProblem(smi.path, startError).problem };
+    else yield { problem: problemOf(smi, said, { ...(silent ? { silenceMs } : {}), exitCode: child.exitCode }) };
   } finally {
     clearTimeout(watchdog);
     signal.removeEventListener("abort", kill);
@@ -125,12 +141,12 @@ async function* oneStream(
 function problemOf(
   smi: Smi,
   said: readonly string[],
-  { silent, intervalMs, exitCode }: { silent: boolean; intervalMs: number; exitCode: number | null },
+  { silenceMs, exitCode }: { silenceMs?: number; exitCode: number | null },
 ): SmiProblem {
-  if (silent) {
+  if (silenceMs !== undefined) {
     return {
       code: "timeout",
-      message: `${smi.path} printed no sample for ${(intervalMs * 3 + SILENCE_ALLOWANCE_MS) / 1000} s; it is started again`,
+      message: `${smi.path} printed no sample for ${silenceMs / 1000} s; it is started again`,
     };
   }
   const result = classify(said.join("\n"), exitCode === null || exitCode === 0 ? 1 : exitCode, smi.path);

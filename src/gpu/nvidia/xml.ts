@@ -4,6 +4,8 @@ import { Parser } from "htmlparser2";
 export interface SmiGpu {
   /** The `id` attribute: its PCI bus id. */
   id: string;
+  /** nvidia-smi's index: its place in the document, counting GPUs of which only an error is told. */
+  index: number;
   values: ReadonlyMap<string, string>;
   /** One map for each `<mig_device>`, paths below it. */
   migDevices: readonly ReadonlyMap<string, string>[];
@@ -16,7 +18,7 @@ export interface SmiDocument {
   driverVersion?: string;
   cudaVersion?: string;
   attachedGpus?: number;
-  /** Whole GPUs, in the document's order, which is nvidia-smi's index. */
+  /** Whole GPUs, in the document's order. */
   gpus: SmiGpu[];
   /** The document breaks off. */
   truncated: boolean;
@@ -44,8 +46,15 @@ export function readSmiXml(text: string): SmiDocument {
 function documentParser(found: (document: SmiDocument) => void): Parser {
   let document: SmiDocument | undefined;
   let gpu:
-    | { id: string; values: Map<string, string>; migDevices: Map<string, string>[]; processes: Map<string, string>[] }
+    | {
+        id: string;
+        index: number;
+        values: Map<string, string>;
+        migDevices: Map<string, string>[];
+        processes: Map<string, string>[];
+      }
     | undefined;
+  let nextIndex = 0;
   let part: { values: Map<string, string>; depth: number } | undefined;
   /** Element names from the root down, and where the text of the innermost one begins. */
   const path: string[] = [];
@@ -64,10 +73,15 @@ function documentParser(found: (document: SmiDocument) => void): Parser {
         if (name === "nvidia_smi_log") {
           done(true);
           document = { gpus: [], truncated: true };
+          nextIndex = 0;
         }
         path.push(path.length < DEPTH_MAX ? name : "…");
         if (name === "gpu" && path.length === 2) {
-          gpu = { id: attributes.id ?? "", values: new Map(), migDevices: [], processes: [] };
+          gpu = { id: attributes.id ?? "", index: nextIndex, values: new Map(), migDevices: [], processes: [] };
+          nextIndex += 1;
+        } else if (name === "error_string" && path.length === 2) {
+          // "Unable to determine the device handle/PCI bus id …: GPU is lost" stands in the place of a GPU.
+          nextIndex += 1;
         } else if (gpu !== undefined && part === undefined && (name === "mig_device" || name === "process_info")) {
           part = { values: new Map(), depth: path.length };
           (name === "mig_device" ? gpu.migDevices : gpu.processes).push(part.values);
