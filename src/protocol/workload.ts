@@ -72,9 +72,9 @@ export const Resources = z.object({
 export type Resources = z.infer<typeof Resources>;
 
 const HealthTiming = {
-  intervalSeconds: Quantity.min(1).default(10),
-  timeoutSeconds: Quantity.min(1).default(5),
-  startPeriodSeconds: Quantity.default(0),
+  intervalSeconds: Quantity.min(1).max(86_400).default(10),
+  timeoutSeconds: Quantity.min(1).max(86_400).default(5),
+  startPeriodSeconds: Quantity.max(86_400).default(0),
   retries: z.int().min(1).max(100).default(3),
 };
 export const HealthProbe = z.union([

@@ -55,7 +55,8 @@ export function admit(workload: Workload, node: NodeFacts): { gpus: string[] } {
   return { gpus: allocate(workload.gpus, node.gpus, node.holders) };
 }
 
-function requireImage(image: string, patterns: readonly string[]): void {
+/** Throws `invalid_spec` where it names no image, `image_not_allowed` where the provider's patterns leave it out. */
+export function requireImage(image: string, patterns: readonly string[]): void {
   if (!isImageReference(image)) {
     throw new GpunodeError("invalid_spec", `"${image}" is no image reference; expected "repo:tag" or "repo@sha256:…"`);
   }
@@ -66,9 +67,15 @@ function requireImage(image: string, patterns: readonly string[]): void {
   );
 }
 
-/** Docker's reference grammar (distribution/reference), loosely: what passes here can do no harm in a URL or a log. */
-const REFERENCE =
-  /^(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::\d{1,5})?\/|\[[0-9a-fA-F:]+\](?::\d{1,5})?\/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$/;
+/**
+ * Docker's reference grammar (distribution/reference): `[host[:port]/]component{/component}[:tag][@digest]`. What passes here can
+ * do no harm in a URL or a log.
+ */
+const COMPONENT = "[a-z0-9]+(?:(?:\\.|__?|-+)[a-z0-9]+)*";
+const HOST = "(?:[a-zA-Z0-9]+(?:[.-][a-zA-Z0-9]+)*|\\[[0-9a-fA-F:]+\\])(?::\\d{1,5})?";
+const REFERENCE = new RegExp(
+  `^(?:${HOST}/)?${COMPONENT}(?:/${COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`,
+);
 
 /** True where `text` can name an image. */
 export function isImageReference(text: string): boolean {
@@ -91,30 +98,24 @@ export function matchesPattern(text: string, pattern: string): boolean {
   return at <= text.length - last.length;
 }
 
-/** Throws `policy_denied` where `user` names root and the provider does not allow that. */
+/** A user that is certainly not root: a number other than 0. A name may stand for root in the image's own passwd. */
+const NOT_ROOT = /^0*[1-9]\d*(:|$)/;
+
+/** Throws `policy_denied` where `user` may be root and the provider does not allow that. */
 function requireUser(user: string | undefined, policy: Policy): void {
-  if (user !== undefined && isRoot(user)) requireRootAllowed(policy);
+  if (user !== undefined && !NOT_ROOT.test(user)) requireRootAllowed(policy);
 }
 
-/**
- * The same for the user a container really gets, once the image is known: the workload's own, or else the image's, or
- * else root.
- */
+/** The same for the user a container really gets, once the image is known: the workload's own, or else the image's. */
 export function requireEffectiveUser(user: string | undefined, imageUser: string, policy: Policy): void {
-  const effective = user ?? imageUser;
-  if (effective === "" || isRoot(effective)) requireRootAllowed(policy);
-}
-
-function isRoot(user: string): boolean {
-  const name = user.split(":")[0] ?? "";
-  return name === "root" || /^0+$/.test(name);
+  requireUser(user ?? imageUser, policy);
 }
 
 function requireRootAllowed(policy: Policy): void {
   if (policy.allowRoot) return;
   throw new GpunodeError(
     "policy_denied",
-    'policy.allow_root is false and the container would run as root: set "user" or build the image with USER',
+    'policy.allow_root is false and the container might run as root: set "user", or USER in the image, to a number such as 1000',
   );
 }
 
@@ -129,6 +130,14 @@ function requireCount({ policy, live }: NodeFacts): void {
 }
 
 function requirePorts(workload: Workload, { policy, live }: NodeFacts): void {
+  const probe = workload.health;
+  if (
+    probe !== undefined &&
+    "http" in probe &&
+    !workload.ports.some(({ container }) => container === probe.http.port)
+  ) {
+    throw new GpunodeError("invalid_spec", `health.http.port ${probe.http.port} is not among the workload's ports`);
+  }
   const seen = new Set<string>();
   for (const port of workload.ports) {
     const key = `${port.container}/${port.protocol}`;

@@ -97,12 +97,23 @@ function choose(units: readonly Unit[], request: GpuRequest): Unit[] | undefined
   if (request.nvlink !== true || request.count === 1) {
     return ordered.length >= request.count ? ordered.slice(0, request.count) : undefined;
   }
-  for (const first of ordered) {
-    const reach = new Set(first.gpu.links.filter((link) => link.kind === "nvlink").map((link) => link.gpu));
-    const group = [first, ...ordered.filter((unit) => unit !== first && reach.has(unit.uuid))];
-    if (group.length >= request.count) return group.slice(0, request.count);
+  return clique(ordered, request.count, []);
+}
+
+/** The first `count` units of which each reaches each other over NVLink, in the given order of preference. */
+function clique(candidates: readonly Unit[], count: number, chosen: readonly Unit[]): Unit[] | undefined {
+  if (chosen.length === count) return [...chosen];
+  for (const [position, unit] of candidates.entries()) {
+    if (candidates.length - position < count - chosen.length) return undefined;
+    const linked = candidates.slice(position + 1).filter((other) => nvlinked(unit, other));
+    const found = clique(linked, count, [...chosen, unit]);
+    if (found !== undefined) return found;
   }
   return undefined;
+}
+
+function nvlinked(a: Unit, b: Unit): boolean {
+  return a.gpu.links.some(({ gpu, kind }) => kind === "nvlink" && gpu === b.gpu.uuid);
 }
 
 /** A unit is held where itself is, or where the GPU around it (or an instance within it) is. */

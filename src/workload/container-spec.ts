@@ -28,8 +28,14 @@ export function containerSpec(
     ...(pids !== undefined && { pids }),
     ports: record.ports,
     hostIp,
-    volumes: spec.caches.map(({ name, path }) => ({ name: `gpunode-cache-${spec.owner ?? id}-${name}`, path })),
+    volumes: spec.caches.map(({ name, path }) => ({ name: cacheVolume(record, name), path })),
     ...(runtime !== undefined && { runtime }),
     stopSignal: spec.stop.signal,
   };
+}
+
+/** Name of a cache's volume. Kind and length of the owner's name keep two owners, or an owner and a workload, apart. */
+function cacheVolume({ id, spec }: WorkloadRecord, cache: string): string {
+  const [kind, whose] = spec.owner === undefined ? ["workload", id] : ["owner", spec.owner];
+  return `gpunode-cache-${kind}-${whose.length}-${whose}-${cache}`;
 }

@@ -76,10 +76,8 @@ function holds(text: string, driver: DriverFacts, gpu: Gpu): boolean {
   // A condition we cannot read must not keep an image from running that the toolkit itself would admit.
   if (condition === undefined) return true;
   if (condition.name === "brand") return compareEqual(condition, brandOf(gpu.name));
-  const actual = { cuda: driver.cudaVersion, driver: driver.driverVersion, arch: gpu.computeCapability }[
-    condition.name
-  ];
-  if (actual === undefined) return true;
+  const actual = actualOf(condition.name, driver, gpu);
+  if (actual === undefined || !/^\d{1,9}(\.\d{1,9})*$/.test(condition.value)) return true;
   const order = compareVersions(actual, condition.value);
   switch (condition.operator) {
     case ">=":
@@ -94,6 +92,19 @@ function holds(text: string, driver: DriverFacts, gpu: Gpu): boolean {
       return order === 0;
     case "!=":
       return order !== 0;
+  }
+}
+
+function actualOf(name: string, driver: DriverFacts, gpu: Gpu): string | undefined {
+  switch (name) {
+    case "cuda":
+      return driver.cudaVersion;
+    case "driver":
+      return driver.driverVersion;
+    case "arch":
+      return gpu.computeCapability;
+    default:
+      return undefined;
   }
 }
 

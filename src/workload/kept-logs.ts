@@ -1,4 +1,4 @@
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { StringDecoder } from "node:string_decoder";
 import type { ContainerState, Engine, LogChunk } from "./needs.ts";
@@ -7,13 +7,14 @@ import { containerName, type WorkloadRecord } from "./record.ts";
 /** Of a container that is removed, so much of the end of its output stays readable. */
 const KEEP_LINES = 10_000;
 const KEEP_BYTES = 1024 * 1024;
+const READ_WITHIN_MS = 30_000;
 
 /**
  * What ended workloads wrote. A container is removed once it has ended; its last output (10,000 lines, 1 MiB at most)
  * stays in one file each, so that "why did it fail" still has an answer.
  */
 export interface KeptLogs {
-  keep(record: WorkloadRecord, container: ContainerState): Promise<void>;
+  keep(record: WorkloadRecord, container: ContainerState, signal: AbortSignal): Promise<void>;
   /** [] where nothing was kept. */
   read(record: WorkloadRecord, tail: number | undefined): Promise<LogChunk[]>;
   forget(record: WorkloadRecord): Promise<void>;
@@ -23,11 +24,13 @@ export interface KeptLogs {
 export function keptLogsIn(dir: string, engine: Engine): KeptLogs {
   const fileOf = (record: WorkloadRecord) => join(dir, `${containerName(record)}.jsonl`);
   return {
-    async keep(record, container) {
-      const lines = await lastLines(engine, container.id);
+    async keep(record, container, signal) {
+      const lines = await lastLines(engine, container.id, signal);
       if (lines.length === 0) return;
       await mkdir(dir, { recursive: true, mode: 0o700 });
-      await writeFile(fileOf(record), `${lines.join("\n")}\n`, { mode: 0o600 });
+      // Whole or not at all: a crash in between must not leave half a file.
+      await writeFile(`${fileOf(record)}.new`, `${lines.join("\n")}\n`, { mode: 0o600 });
+      await rename(`${fileOf(record)}.new`, fileOf(record));
     },
     async read(record, tail) {
       let text: string;
@@ -37,10 +40,7 @@ export function keptLogsIn(dir: string, engine: Engine): KeptLogs {
         return [];
       }
       const lines = text.split("\n").filter((line) => line !== "");
-      return (tail === undefined ? lines : tail === 0 ? [] : lines.slice(-tail)).map((line) => {
-        const { stream, data } = JSON.parse(line) as { stream: LogChunk["stream"]; data: string };
-        return { stream, data: Buffer.from(data, "utf8") };
-      });
+      return (tail === undefined ? lines : tail === 0 ? [] : lines.slice(-tail)).flatMap(readLine);
     },
     async forget(record) {
       await rm(fileOf(record), { force: true });
@@ -48,8 +48,19 @@ export function keptLogsIn(dir: string, engine: Engine): KeptLogs {
   };
 }
 
+/** A damaged line is left out; the others are still worth reading. */
+function readLine(line: string): LogChunk[] {
+  try {
+    const { stream, data } = JSON.parse(line) as { stream?: unknown; data?: unknown };
+    const known = (stream === "stdout" || stream === "stderr") && typeof data === "string";
+    return known ? [{ stream, data: Buffer.from(data, "utf8") }] : [];
+  } catch {
+    return [];
+  }
+}
+
 /** The container's last lines as JSON lines, the newest kept where there are too many. */
-async function lastLines(engine: Engine, containerId: string): Promise<string[]> {
+async function lastLines(engine: Engine, containerId: string, leaving: AbortSignal): Promise<string[]> {
   const split = { stdout: lineSplitter("stdout"), stderr: lineSplitter("stderr") };
   const lines: string[] = [];
   let bytes = 0;
@@ -58,7 +69,7 @@ async function lastLines(engine: Engine, containerId: string): Promise<string[]>
     bytes += line.length;
     while (bytes > KEEP_BYTES && lines.length > 1) bytes -= lines.shift()?.length ?? 0;
   };
-  const signal = AbortSignal.timeout(30_000);
+  const signal = AbortSignal.any([leaving, AbortSignal.timeout(READ_WITHIN_MS)]);
   for await (const { stream, data } of engine.logs(containerId, { follow: false, tail: KEEP_LINES, signal })) {
     for (const line of split[stream].push(data)) add(line);
   }

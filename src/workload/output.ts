@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { GpunodeError } from "../protocol/errors.ts";
+import { orAborted } from "./abort.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import type { Engine, LogChunk } from "./needs.ts";
 import { recordKey, type WorkloadRecord } from "./record.ts";
@@ -26,6 +26,8 @@ export class WorkloadOutput {
   readonly #find: (id: string) => WorkloadRecord | undefined;
   readonly #readers = new Map<string, number>();
   #change = Promise.withResolvers<void>();
+  /** A reader has finished; apart from `#change`, or readers would wake each other up for ever. */
+  #reader = Promise.withResolvers<void>();
 
   constructor(engine: Engine, kept: KeptLogs, find: (id: string) => WorkloadRecord | undefined) {
     this.#engine = engine;
@@ -62,13 +64,17 @@ export class WorkloadOutput {
         yield* this.#fromContainer(record, { follow, signal, ...part });
         since = await this.#readUntil(record);
         tail = undefined;
-      } else if (isTerminal(record.state)) {
-        if (since === undefined || since === options.since) yield* await this.#kept.read(record, tail);
-        return;
+      } else {
+        // The container may have gone between the two looks: the record knows how it stands by now.
+        const ended = this.#find(id);
+        if (ended !== undefined && isTerminal(ended.state)) {
+          if (since === options.since) yield* await this.#kept.read(ended, tail);
+          return;
+        }
       }
       const now = this.#find(id);
       if (!options.follow || now === undefined || isTerminal(now.state)) return;
-      await Promise.race([change, aborted(options.signal)]);
+      await orAborted(change, options.signal).catch(() => undefined);
     }
   }
 
@@ -92,27 +98,17 @@ export class WorkloadOutput {
       const left = (this.#readers.get(key) ?? 1) - 1;
       if (left === 0) this.#readers.delete(key);
       else this.#readers.set(key, left);
-      this.changed();
+      this.#reader.resolve();
+      this.#reader = Promise.withResolvers();
     }
   }
 
-  /** Resolves when nobody reads this record's container any more, or has had half a minute to finish. */
-  async readersGone(record: WorkloadRecord): Promise<void> {
+  /** Resolves when nobody reads this record's container any more, has had half a minute to finish, or the agent leaves. */
+  async readersGone(record: WorkloadRecord, leaving: AbortSignal): Promise<void> {
     const key = recordKey(record);
-    const limit = new AbortController();
-    const timer = sleep(READERS_WAIT_MS, undefined, { signal: limit.signal, ref: false }).catch(() => undefined);
-    let expired = false;
-    void timer.then(() => {
-      expired = true;
-    });
-    while (this.#readers.has(key) && !expired) await Promise.race([this.#change.promise, timer]);
-    limit.abort();
+    const patience = AbortSignal.any([leaving, AbortSignal.timeout(READERS_WAIT_MS)]);
+    while (this.#readers.has(key) && !patience.aborted) {
+      await orAborted(this.#reader.promise, patience).catch(() => undefined);
+    }
   }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }

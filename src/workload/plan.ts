@@ -26,7 +26,11 @@ export type Step =
   | { do: "done" };
 
 export function nextStep(record: WorkloadRecord, container: ContainerState | undefined): Step {
-  if (isTerminal(record.state)) return container === undefined ? { do: "done" } : { do: "remove", container };
+  if (isTerminal(record.state)) {
+    if (container === undefined) return { do: "done" };
+    // Given up on (the engine was away too long) and running all the same: it must not outlive its record.
+    return isUp(container) ? { do: "stop", container } : { do: "remove", container };
+  }
   if (record.stop !== undefined || record.state === "stopping") {
     if (container === undefined) return { do: "finish" };
     return isUp(container) ? { do: "stop", container } : { do: "finish", container };
@@ -64,8 +68,13 @@ function mayRestart(record: WorkloadRecord, container: ContainerState): boolean 
     record.state === "running" &&
     container.exitCode !== 0 &&
     container.error === "" &&
-    record.restarts < maxRetries
+    (record.restarts < maxRetries || alreadyCounted(record, container))
   );
+}
+
+/** True where this very end was counted as a restart already, by an agent that did not get to start it again. */
+export function alreadyCounted(record: WorkloadRecord, container: ContainerState): boolean {
+  return container.finishedAt !== undefined && record.restartedAfter === container.finishedAt;
 }
 
 /** How a workload ended, as its last event tells it. */

@@ -30,15 +30,26 @@ export async function pickPorts(
 }
 
 function isFree(port: number, protocol: "tcp" | "udp", address: string): Promise<boolean> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     if (protocol === "tcp") {
       const server = createServer();
-      server.once("error", () => resolve(false));
+      server.once("error", (error) => isTaken(error, address, resolve, reject));
       server.listen({ port, host: address, exclusive: true }, () => server.close(() => resolve(true)));
     } else {
       const socket = createSocket(address.includes(":") ? "udp6" : "udp4");
-      socket.once("error", () => socket.close(() => resolve(false)));
+      socket.once("error", (error) => socket.close(() => isTaken(error, address, resolve, reject)));
       socket.bind({ port, address, exclusive: true }, () => socket.close(() => resolve(true)));
     }
   });
+}
+
+/** What keeps a port from being listened on counts as taken, but an address that is not this machine's is the rule's fault. */
+function isTaken(
+  error: NodeJS.ErrnoException,
+  address: string,
+  resolve: (free: boolean) => void,
+  reject: (error: GpunodeError) => void,
+): void {
+  if (error.code !== "EADDRNOTAVAIL") resolve(false);
+  else reject(new GpunodeError("policy_denied", `policy.host_ip ${address} is not an address of this machine`));
 }

@@ -16,8 +16,18 @@ export const StopOrder = z.object({
   graceSeconds: z.number().min(0),
   /** Milliseconds since the epoch; the kill comes no later than this, also after a restart of the agent. */
   killAt: z.number().exactOptional(),
-  /** Set where somebody takes the GPU back: the workload was given notice and may checkpoint first. */
-  preemption: z.object({ cause: PreemptionCause, noticeSeq: z.number() }).exactOptional(),
+  /**
+   * Set where somebody takes the GPU back: the workload was given notice and may checkpoint first. `noticeSeq` is the event
+   * that told it; `checkpointUntil` is set when the checkpoint has begun; `checkpointed` when it is over.
+   */
+  preemption: z
+    .object({
+      cause: PreemptionCause,
+      noticeSeq: z.number().exactOptional(),
+      checkpointUntil: z.number().exactOptional(),
+      checkpointed: z.boolean().exactOptional(),
+    })
+    .exactOptional(),
 });
 export type StopOrder = z.infer<typeof StopOrder>;
 
@@ -39,6 +49,8 @@ export const WorkloadRecord = z.object({
   imageId: z.string().exactOptional(),
   imageDigest: z.string().exactOptional(),
   restarts: z.number(),
+  /** `finishedAt` of the end that the last restart was counted for. */
+  restartedAfter: z.string().exactOptional(),
   healthy: z.boolean().exactOptional(),
   exitCode: z.number().exactOptional(),
   oomKilled: z.boolean().exactOptional(),

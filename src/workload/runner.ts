@@ -3,12 +3,13 @@ import { type ErrorCode, GpunodeError } from "../protocol/errors.ts";
 import type { EventBody } from "../protocol/event.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { PortBinding, RegistryAuth, WorkloadState } from "../protocol/workload.ts";
+import { orAborted } from "./abort.ts";
 import { type Policy, requireEffectiveUser } from "./admit.ts";
 import { containerSpec } from "./container-spec.ts";
 import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
 import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
-import { endingOf, isUp, nextStep, type Step } from "./plan.ts";
+import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
 import { watchHealth } from "./probe.ts";
 import { containerName, eventOf, recordKey, type StopOrder, type WorkloadRecord } from "./record.ts";
 import { isTerminal, mayFollow } from "./state.ts";
@@ -44,7 +45,7 @@ export interface RunnerDoors {
   /** Free host ports for the record, none of them taken by another workload or a listener of the host. */
   pickPorts(record: WorkloadRecord): Promise<PortBinding[]>;
   /** Keeps what the container wrote, and waits for those who still read it; before it is removed. */
-  keepLogs(record: WorkloadRecord, container: ContainerState): Promise<void>;
+  keepLogs(record: WorkloadRecord, container: ContainerState, signal: AbortSignal): Promise<void>;
   /** The record changed; called after the commit. */
   changed(record: WorkloadRecord): void;
   progress(record: WorkloadRecord, currentBytes: number, totalBytes: number): void;
@@ -72,12 +73,12 @@ export class Runner {
   #pull: { currentBytes: number; totalBytes: number } | undefined;
   #engineAwaySince: number | undefined;
   readonly #ended = Promise.withResolvers<void>();
+  #isOver = false;
 
   constructor(record: WorkloadRecord, secrets: Secrets | undefined, doors: RunnerDoors) {
     this.#record = record;
     this.#secrets = secrets;
     this.#doors = doors;
-    if (isTerminal(record.state)) this.#ended.resolve();
   }
 
   get record(): WorkloadRecord {
@@ -89,9 +90,14 @@ export class Runner {
     return this.#pull;
   }
 
-  /** Resolves when the workload has reached a terminal state: its GPUs are free. */
+  /** Resolves when the workload has reached a terminal state and its container is down: its GPUs are free. */
   get ended(): Promise<void> {
     return this.#ended.promise;
+  }
+
+  /** True once `ended` has resolved. */
+  get isOver(): boolean {
+    return this.#isOver;
   }
 
   /** The coordinator sent the same generation again, with its secrets: a restored runner may need them. */
@@ -105,11 +111,24 @@ export class Runner {
    * come sooner. Throws where the disk refuses.
    */
   order(stop: StopOrder, events: readonly EventBody[] = []): void {
-    if (isTerminal(this.#record.state)) return;
+    const next = this.recordWith(stop);
+    if (next === undefined) return;
+    this.#save(next, events);
+    this.#interrupt.abort();
+  }
+
+  /** The record as an order would leave it; undefined where the order changes nothing. */
+  recordWith(stop: StopOrder): WorkloadRecord | undefined {
+    if (isTerminal(this.#record.state)) return undefined;
     const before = this.#record.stop;
     const next = before === undefined ? stop : harder(before, stop, this.#doors.now());
-    if (next === before) return;
-    this.#save({ stop: next }, events);
+    return next === before ? undefined : { ...this.#record, stop: next };
+  }
+
+  /** Takes over a record that `recordWith` made and somebody else has committed, with what else belonged to it. */
+  adopt(record: WorkloadRecord): void {
+    this.#record = record;
+    this.#tellChanged();
     this.#interrupt.abort();
   }
 
@@ -121,10 +140,14 @@ export class Runner {
       if (interrupted) this.#interrupt = new AbortController();
       const signal = AbortSignal.any([detach, this.#interrupt.signal]);
       try {
-        const step = nextStep(this.#record, await this.#observe());
-        this.#engineAwaySince = undefined;
+        const container = await this.#observe();
+        // The record is read after the wait: an order may have come meanwhile.
+        if (signal.aborted) continue;
+        if (isTerminal(this.#record.state) && (container === undefined || !isUp(container))) this.#letGo();
+        const step = nextStep(this.#record, container);
         if (step.do === "done") return;
-        await this.#perform(step, signal);
+        await this.#perform(step, signal, detach);
+        this.#engineAwaySince = undefined;
         retryMs = RETRY_FIRST_MS;
       } catch (error) {
         if (detach.aborted) return;
@@ -187,7 +210,7 @@ export class Runner {
     return found;
   }
 
-  async #perform(step: Exclude<Step, { do: "done" }>, signal: AbortSignal): Promise<void> {
+  async #perform(step: Exclude<Step, { do: "done" }>, signal: AbortSignal, detach: AbortSignal): Promise<void> {
     const { engine } = this.#doors;
     switch (step.do) {
       case "pull":
@@ -207,9 +230,25 @@ export class Runner {
       case "finish":
         return this.#end({ ...endingOf(this.#record, step.container), ...this.#finishedAt(step.container) });
       case "remove":
-        await this.#doors.keepLogs(this.#record, step.container);
+        await this.#keepLogs(step.container, detach);
         return await engine.remove(step.container.id);
     }
+  }
+
+  /** As well as it can be done: output that cannot be kept (a full disk) must not keep the container too. */
+  async #keepLogs(container: ContainerState, detach: AbortSignal): Promise<void> {
+    try {
+      await this.#doors.keepLogs(this.#record, container, detach);
+    } catch (error) {
+      detach.throwIfAborted();
+      this.#doors.log.warn({ workload: this.#record.id, err: error }, "its last output could not be kept");
+    }
+    detach.throwIfAborted();
+  }
+
+  #letGo(): void {
+    this.#isOver = true;
+    this.#ended.resolve();
   }
 
   async #pullImage(signal: AbortSignal): Promise<void> {
@@ -242,7 +281,7 @@ export class Runner {
   /** After a restart of the agent the secrets come back with the next `sync`; until then nothing is made without them. */
   async #awaitSecrets(signal: AbortSignal): Promise<void> {
     if (!this.#record.hadSecrets || this.#secrets !== undefined) return;
-    await Promise.race([this.#secretsCame.promise, aborted(signal)]);
+    await orAborted(this.#secretsCame.promise, signal);
   }
 
   async #create(signal: AbortSignal): Promise<void> {
@@ -303,7 +342,7 @@ export class Runner {
 
   async #limitRuntime(signal: AbortSignal): Promise<void> {
     const limit = this.#record.spec.maxRuntimeSeconds;
-    if (limit === undefined) return await aborted(signal);
+    if (limit === undefined) return await orAborted(new Promise<never>(() => undefined), signal);
     const endsAt = (this.#record.startedAt ?? this.#doors.now()) + limit * 1000;
     for (let left = endsAt - this.#doors.now(); left > 0; left = endsAt - this.#doors.now()) {
       await sleep(Math.min(left, TIMER_MOST_MS), undefined, { signal });
@@ -318,61 +357,76 @@ export class Runner {
   }
 
   async #restart(container: ContainerState, signal: AbortSignal): Promise<void> {
-    const restarts = this.#record.restarts + 1;
-    await sleep(Math.min(1000 * 2 ** (restarts - 1), RESTART_BACKOFF_MOST_MS), undefined, { signal });
-    const message = `exited with code ${container.exitCode}; restart ${restarts} of ${this.#record.spec.restart.maxRetries}`;
-    this.#save({ restarts }, [eventOf({ ...this.#record, restarts, reason: "restarted", message })]);
+    if (!alreadyCounted(this.#record, container)) {
+      const restarts = this.#record.restarts + 1;
+      await sleep(Math.min(1000 * 2 ** (restarts - 1), RESTART_BACKOFF_MOST_MS), undefined, { signal });
+      const message = `exited with code ${container.exitCode}; restart ${restarts} of ${this.#record.spec.restart.maxRetries}`;
+      const restartedAfter = container.finishedAt;
+      const { healthy: _verdict, ...record } = this.#record;
+      const next = { ...record, restarts, ...(restartedAfter !== undefined && { restartedAfter }) };
+      this.#replace(next, [eventOf({ ...next, reason: "restarted", message })]);
+    }
+    signal.throwIfAborted();
     await this.#doors.engine.start(container.id);
   }
 
   async #stop(container: ContainerState, signal: AbortSignal): Promise<void> {
     const { engine, journal, now } = this.#doors;
-    const order = this.#record.stop;
-    if (order === undefined) throw new Error("a stop step without a stop order");
-    const { reason, message } = order;
+    const { stop: stopPolicy } = this.#record.spec;
+    if (isTerminal(this.#record.state)) {
+      return await engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds: stopPolicy.graceSeconds });
+    }
+    const noticeSeq = this.#record.stop?.preemption?.noticeSeq;
     if (this.#record.state !== "stopping") {
       // The notice is with the coordinator before the first signal, or half a second has passed.
-      if (order.preemption !== undefined) await journal.told(order.preemption.noticeSeq, NOTICE_WAIT_MS);
+      if (noticeSeq !== undefined) await orAborted(journal.told(noticeSeq, NOTICE_WAIT_MS), signal);
+      const { reason, message } = this.#order();
       this.#move("stopping", { reason, ...(message !== undefined && { message }) });
-      if (order.preemption !== undefined) await this.#checkpoint(container, signal);
     }
-    const killAt = this.#record.stop?.killAt ?? now() + order.graceSeconds * 1000;
-    if (this.#record.stop !== undefined && this.#record.stop.killAt === undefined) {
-      this.#save({ stop: { ...this.#record.stop, killAt } });
-    }
+    if (this.#order().preemption !== undefined) await this.#checkpoint(container, signal);
+    const killAt = this.#order().killAt ?? now() + this.#order().graceSeconds * 1000;
+    if (this.#order().killAt === undefined) this.#save({ stop: { ...this.#order(), killAt } });
     const graceSeconds = Math.max(0, (killAt - now()) / 1000);
     // A harder order interrupts this wait; the loop then comes back here with the earlier end.
-    await Promise.race([
-      engine.stop(container.id, { signal: this.#record.spec.stop.signal, graceSeconds }),
-      aborted(signal),
-    ]);
+    await orAborted(engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds }), signal);
   }
 
+  #order(): StopOrder {
+    if (this.#record.stop === undefined) throw new Error("a stop step without a stop order");
+    return this.#record.stop;
+  }
+
+  /** Runs the checkpoint once, within its time and the order's, also when an agent's restart comes in between. */
   async #checkpoint(container: ContainerState, signal: AbortSignal): Promise<void> {
-    const { engine, log } = this.#doors;
-    const checkpoint = this.#record.spec.stop.checkpoint;
-    const cause = this.#record.stop?.preemption?.cause;
-    if (checkpoint === undefined || cause === undefined) return;
-    const timeoutMs = checkpoint.timeoutSeconds * 1000;
-    let message: string;
-    try {
-      const { exitCode } = await engine.exec(container.id, checkpoint.exec, { timeoutMs, signal });
-      message = exitCode === undefined ? `cut after ${checkpoint.timeoutSeconds} s` : `exited with code ${exitCode}`;
-    } catch (error) {
-      if (signal.aborted) throw error;
-      message = `could not be run: ${error instanceof Error ? error.message : "unknown"}`;
+    const { engine, log, now } = this.#doors;
+    const order = this.#order();
+    const { checkpoint } = this.#record.spec.stop;
+    const { preemption } = order;
+    if (checkpoint === undefined || preemption === undefined || preemption.checkpointed === true) return;
+    const until = Math.min(
+      preemption.checkpointUntil ?? now() + checkpoint.timeoutSeconds * 1000,
+      order.killAt ?? Number.MAX_SAFE_INTEGER,
+    );
+    if (preemption.checkpointUntil === undefined) {
+      this.#save({ stop: { ...order, preemption: { ...preemption, checkpointUntil: until } } });
+    }
+    const timeoutMs = until - now();
+    let message = "cut: no time was left";
+    if (timeoutMs > 0) {
+      try {
+        const { exitCode } = await engine.exec(container.id, checkpoint.exec, { timeoutMs, signal });
+        message =
+          exitCode === undefined ? `cut after ${Math.round(timeoutMs / 1000)} s` : `exited with code ${exitCode}`;
+      } catch (error) {
+        if (signal.aborted) throw error;
+        message = `could not be run: ${error instanceof Error ? error.message : "unknown"}`;
+      }
     }
     log.info({ workload: this.#record.id }, `checkpoint ${message}`);
-    this.#save({}, [
-      {
-        kind: "preemption",
-        phase: "checkpointed",
-        cause,
-        workloads: [this.#record.id],
-        gpus: this.#record.gpus,
-        message,
-      },
-    ]);
+    const stop = { ...this.#order(), preemption: { ...preemption, checkpointUntil: until, checkpointed: true } };
+    const { id, gpus } = this.#record;
+    const { cause } = preemption;
+    this.#save({ stop }, [{ kind: "preemption", phase: "checkpointed", cause, workloads: [id], gpus, message }]);
   }
 
   #finishedAt(container: ContainerState | undefined): { finishedAt?: number } {
@@ -397,7 +451,6 @@ export class Runner {
             },
           ];
     this.#move(state, { ...changes, finishedAt }, events);
-    this.#ended.resolve();
   }
 
   #move(state: WorkloadState, changes: Partial<WorkloadRecord>, events: readonly EventBody[] = []): void {
@@ -411,14 +464,26 @@ export class Runner {
   }
 
   #save(changes: Partial<WorkloadRecord>, events: readonly EventBody[] = []): void {
-    const next = { ...this.#record, ...changes };
+    this.#replace({ ...this.#record, ...changes }, events);
+  }
+
+  #replace(next: WorkloadRecord, events: readonly EventBody[]): void {
     try {
       this.#doors.journal.commit({ put: [{ key: recordKey(next), body: next }], remove: [], events: [...events] });
     } catch (cause) {
       throw new JournalRefused("the state database refused a write", { cause });
     }
     this.#record = next;
-    this.#doors.changed(next);
+    this.#tellChanged();
+  }
+
+  /** The commit stands, whatever those who are told make of it. */
+  #tellChanged(): void {
+    try {
+      this.#doors.changed(this.#record);
+    } catch (error) {
+      this.#doors.log.error({ err: error, workload: this.#record.id }, "a change could not be told within the agent");
+    }
   }
 }
 
@@ -427,19 +492,20 @@ class JournalRefused extends Error {}
 
 /** Of two stop orders, what remains: the first one's reason, with the earlier end. */
 function harder(before: StopOrder, after: StopOrder, now: number): StopOrder {
-  if (before.killAt !== undefined) {
-    const killAt = now + after.graceSeconds * 1000;
-    return killAt < before.killAt ? { ...before, killAt } : before;
+  const end = Math.min(after.killAt ?? Number.MAX_SAFE_INTEGER, now + after.graceSeconds * 1000);
+  const begun = before.killAt !== undefined || before.preemption?.checkpointUntil !== undefined;
+  if (begun) {
+    if (end >= (before.killAt ?? Number.MAX_SAFE_INTEGER)) return before;
+    if (before.killAt === undefined && after.killAt === undefined && after.graceSeconds >= before.graceSeconds)
+      return before;
+    return { ...before, killAt: end };
   }
-  return after.graceSeconds < before.graceSeconds ? { ...before, graceSeconds: after.graceSeconds } : before;
-}
-
-/** Rejects with the signal's reason when it is aborted; never resolves. */
-function aborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    if (signal.aborted) reject(signal.reason);
-    else signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-  });
+  if (after.graceSeconds >= before.graceSeconds && after.killAt === undefined) return before;
+  return {
+    ...before,
+    graceSeconds: Math.min(before.graceSeconds, after.graceSeconds),
+    ...(after.killAt !== undefined && { killAt: after.killAt }),
+  };
 }
 
 function elapsed(since: number): number {

@@ -4,11 +4,12 @@ import type { Gpu } from "../protocol/gpu.ts";
 import { check } from "../protocol/parse.ts";
 import type { Workload } from "../protocol/workload.ts";
 import { Workload as WorkloadSchema } from "../protocol/workload.ts";
+import { orAborted } from "./abort.ts";
 import { admit, type Policy } from "./admit.ts";
 import type { Holders } from "./allocate.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import { silenceEnds } from "./lease.ts";
-import { type Engine, type Journal, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
+import { type Engine, type Journal, type JournalRow, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
 import { pickPorts } from "./port-range.ts";
 import { eventOf, recordKey, type StopOrder, type StoredWorkload, WorkloadRecord } from "./record.ts";
@@ -49,10 +50,12 @@ export class Supervisor implements AsyncDisposable {
   readonly #detach = new AbortController();
   readonly output: WorkloadOutput;
   /** Ids the coordinator last named; ended ones among them are remembered so that they are not run again. */
-  #wanted: ReadonlySet<string> = new Set();
+  #wanted: Set<string> | undefined;
   /** Entries of a `sync` that could not be read, already told. */
   readonly #unreadable = new Set<string>();
   draining = false;
+  /** Wanted by the last `sync` and not possible then. */
+  #waiting: Workload[] = [];
   #leaseTimer: NodeJS.Timeout | undefined;
 
   constructor(doors: SupervisorDoors) {
@@ -69,8 +72,8 @@ export class Supervisor implements AsyncDisposable {
       const parsed = WorkloadRecord.safeParse(row.body);
       if (parsed.success) this.#begin(parsed.data, undefined);
       else {
-        this.#doors.log.error({ key: row.key }, "a workload record on disk cannot be read; it is dropped");
-        this.#doors.journal.commit({ put: [], remove: [row.key], events: [] });
+        this.#doors.log.error({ key: row.key }, "a workload record on disk cannot be read; it is told as lost");
+        this.#doors.journal.commit({ put: [], remove: [row.key], events: lostEvents(row.key) });
       }
     }
     this.#leaseTimer = setInterval(() => this.#enforceLeases(), 1000);
@@ -106,8 +109,9 @@ export class Supervisor implements AsyncDisposable {
   /** Who holds which GPU or MIG instance now; a workload that is being ended no longer holds its own. */
   holders(except?: string): Holders {
     const holders = new Map<string, string>();
-    for (const { id, gpus, stop, state } of this.records()) {
-      if (isTerminal(state) || stop !== undefined || id === except) continue;
+    for (const { record, isOver } of this.runners()) {
+      const { id, gpus, stop } = record;
+      if (isOver || stop !== undefined || id === except) continue;
       for (const uuid of gpus) holders.set(uuid, id);
     }
     return holders;
@@ -134,15 +138,12 @@ export class Supervisor implements AsyncDisposable {
       }
     }
     const { gpus } = admit(workload, this.#facts(workload.id));
-    if (known !== undefined) {
-      known.order({ outcome: "stopped", reason: "replaced", graceSeconds: known.record.spec.stop.graceSeconds });
-    }
     const record = newRecord(workload, gpus, this.#doors.now());
-    this.#doors.journal.commit({
-      put: [{ key: recordKey(record), body: record }],
-      remove: [],
-      events: [eventOf(record)],
-    });
+    this.#commitOrders(
+      this.#live(workload.id).map((runner) => [runner, stopOrder(runner, "replaced")]),
+      { put: [{ key: recordKey(record), body: record }], events: [eventOf(record)] },
+    );
+    this.#wanted?.add(workload.id);
     this.#begin(record, secretsOf(workload));
     this.#doors.log.info(
       { workload: record.id, generation: record.generation, image: record.spec.image },
@@ -159,27 +160,34 @@ export class Supervisor implements AsyncDisposable {
     const parsed = entries.map((entry, index) => check(WorkloadSchema, entry, `workloads[${index}]`));
     const wanted = new Set(entries.flatMap((entry) => idOf(entry) ?? []));
     this.#wanted = wanted;
+    this.#waiting = [];
     for (const { runner } of this.#runners.values()) {
-      if (!wanted.has(runner.record.id)) this.#end(runner, "not_assigned");
+      if (!wanted.has(runner.record.id)) runner.order(stopOrder(runner, "not_assigned"));
     }
     for (const [index, result] of parsed.entries()) {
       if (!result.ok) {
         this.#rejectUnreadable(entries[index], result.problem.message);
         continue;
       }
-      try {
-        this.assign(result.value);
-      } catch (error) {
-        if (!(error instanceof GpunodeError)) throw error;
-        this.#reject(result.value, error);
-      }
+      this.#take(result.value);
     }
     this.#sweep();
   }
 
+  #take(workload: Workload): void {
+    try {
+      this.assign(workload);
+    } catch (error) {
+      if (!(error instanceof GpunodeError)) throw error;
+      this.#reject(workload, error);
+    }
+  }
+
   /** The coordinator no longer wants it. Throws `unknown_workload`. */
   release(id: string, graceSeconds?: number): void {
-    this.#end(this.#known(id), "released", graceSeconds);
+    this.#known(id);
+    for (const runner of this.#live(id)) runner.order(stopOrder(runner, "released", graceSeconds));
+    this.#wanted?.delete(id);
   }
 
   /**
@@ -187,39 +195,46 @@ export class Supervisor implements AsyncDisposable {
    * were told. Ids that have ended already are left out.
    */
   preempt(ids: readonly string[], why: { cause: PreemptionCause; message?: string; graceSeconds?: number }): number {
-    const { journal, now } = this.#doors;
-    const runners = [...new Set(ids)].map((id) => this.#known(id)).filter(({ record }) => !isTerminal(record.state));
-    const live = runners.filter(({ record }) => record.stop?.preemption === undefined);
-    // Those who have their notice already get no second one; their end can only come sooner.
-    for (const runner of runners) {
+    const now = this.#doors.now();
+    const { cause, message, graceSeconds } = why;
+    const told = [...new Set(ids)].flatMap((id) => {
+      this.#known(id);
+      return this.#live(id);
+    });
+    // Who is ending already, with or without a notice, gets no second one; the end can only come sooner.
+    for (const runner of told) {
       const { stop } = runner.record;
-      if (stop?.preemption !== undefined && why.graceSeconds !== undefined) {
-        runner.order({ ...stop, graceSeconds: why.graceSeconds });
-      }
+      if (stop !== undefined && graceSeconds !== undefined)
+        runner.order({ ...stop, graceSeconds, killAt: now + graceSeconds * 1000 });
     }
+    const live = told.filter(({ record }) => record.stop === undefined);
     if (live.length === 0) return 0;
-    const graceOf = (runner: Runner) => why.graceSeconds ?? runner.record.spec.stop.graceSeconds;
-    const checkpointOf = (runner: Runner) => runner.record.spec.stop.checkpoint?.timeoutSeconds ?? 0;
-    const latest = Math.max(...live.map((runner) => graceOf(runner) + checkpointOf(runner)));
+    const endOf = ({ record: { spec } }: Runner) =>
+      now + (graceSeconds ?? spec.stop.graceSeconds + (spec.stop.checkpoint?.timeoutSeconds ?? 0)) * 1000;
     const notice: EventBody = {
       kind: "preemption",
       phase: "notice",
-      cause: why.cause,
+      cause,
       workloads: live.map(({ record }) => record.id),
       gpus: live.flatMap(({ record }) => record.gpus),
-      deadline: new Date(now() + latest * 1000).toISOString(),
-      ...(why.message !== undefined && { message: why.message }),
+      deadline: new Date(Math.max(...live.map(endOf))).toISOString(),
+      ...(message !== undefined && { message }),
     };
-    const [told] = journal.commit({ put: [], remove: [], events: [notice] });
-    for (const runner of live) {
-      runner.order({
-        outcome: "preempted",
-        reason: why.cause,
-        ...(why.message !== undefined && { message: why.message }),
-        graceSeconds: graceOf(runner),
-        preemption: { cause: why.cause, noticeSeq: told?.seq ?? 0 },
-      });
-    }
+    this.#commitOrders(
+      live.map((runner) => [
+        runner,
+        {
+          outcome: "preempted",
+          reason: cause,
+          ...(message !== undefined && { message }),
+          graceSeconds: graceSeconds ?? runner.record.spec.stop.graceSeconds,
+          // Asked to be out within so many seconds: that bounds the checkpoint and the grace together.
+          ...(graceSeconds !== undefined && { killAt: now + graceSeconds * 1000 }),
+          preemption: { cause },
+        },
+      ]),
+      { put: [], events: [notice] },
+    );
     return live.length;
   }
 
@@ -231,6 +246,26 @@ export class Supervisor implements AsyncDisposable {
   }
 
   // ------------------------------------------------------------------ inside
+
+  /** Orders and what they belong to, in one commit: a crash finds all of it or nothing. */
+  #commitOrders(
+    orders: readonly (readonly [Runner, StopOrder])[],
+    beside: { put: JournalRow[]; events: EventBody[] },
+  ): void {
+    const ordered = orders.flatMap(([runner, stop]) => {
+      const record = runner.recordWith(stop);
+      return record === undefined ? [] : [{ runner, record }];
+    });
+    const rows = ordered.map(({ record }) => ({ key: recordKey(record), body: record }));
+    const events = this.#doors.journal.commit({ put: [...rows, ...beside.put], remove: [], events: beside.events });
+    const noticeSeq = events.find(({ kind }) => kind === "preemption")?.seq;
+    for (const { runner, record } of ordered) runner.adopt(withNotice(record, noticeSeq));
+  }
+
+  /** All generations of a workload that have not ended. */
+  #live(id: string): Runner[] {
+    return this.runners().filter(({ record }) => record.id === id && !isTerminal(record.state));
+  }
 
   #begin(record: WorkloadRecord, secrets: Secrets | undefined): void {
     const runner = new Runner(record, secrets, this.#runnerDoors());
@@ -245,9 +280,12 @@ export class Supervisor implements AsyncDisposable {
       gpus: (uuids) => gpus().filter((gpu) => holdsAny(gpu, uuids)),
       gpusFree: (record, signal) => this.#gpusFree(record, signal),
       pickPorts: (record) => pickPorts(record, this.#doors.policy, this.#reservedPorts(record)),
-      keepLogs: async (record, container) => {
-        await keptLogs.keep(record, container);
-        await this.output.readersGone(record);
+      keepLogs: async (record, container, signal) => {
+        try {
+          await keptLogs.keep(record, container, signal);
+        } finally {
+          await this.output.readersGone(record, signal);
+        }
       },
       changed: (record) => {
         this.output.changed();
@@ -260,21 +298,14 @@ export class Supervisor implements AsyncDisposable {
   /** Waits for those who hold the same GPUs or are an earlier generation of the same workload. */
   async #gpusFree(record: WorkloadRecord, signal: AbortSignal): Promise<void> {
     const before = this.runners().filter(
-      ({ record: other }) =>
-        !isTerminal(other.state) &&
+      ({ record: other, isOver }) =>
+        !isOver &&
         recordKey(other) !== recordKey(record) &&
         ((other.id === record.id && other.generation < record.generation) ||
-          (other.stop !== undefined && other.gpus.some((uuid) => record.gpus.includes(uuid)))),
+          ((other.stop !== undefined || isTerminal(other.state)) &&
+            other.gpus.some((uuid) => record.gpus.includes(uuid)))),
     );
-    if (before.length === 0) return;
-    const cut = Promise.withResolvers<never>();
-    const abort = () => cut.reject(signal.reason);
-    signal.addEventListener("abort", abort, { once: true });
-    try {
-      await Promise.race([Promise.all(before.map((runner) => runner.ended)), cut.promise]);
-    } finally {
-      signal.removeEventListener("abort", abort);
-    }
+    await orAborted(Promise.all(before.map((runner) => runner.ended)), signal);
   }
 
   #facts(id: string) {
@@ -320,14 +351,15 @@ export class Supervisor implements AsyncDisposable {
     return found;
   }
 
-  #end(runner: Runner, reason: StopOrder["reason"], graceSeconds?: number): void {
-    runner.order({ outcome: "stopped", reason, graceSeconds: graceSeconds ?? runner.record.spec.stop.graceSeconds });
-  }
-
   #reject(workload: Workload, error: GpunodeError): void {
     this.#doors.log.warn({ workload: workload.id, code: error.code }, `workload refused: ${error.message}`);
     // An older generation than ours is no new end of anything: ours goes on.
     if (error.code === "stale_generation") return;
+    // These pass: it stays wanted, and is tried again while it is.
+    if (error.code === "engine_unavailable" || error.code === "draining") {
+      this.#waiting.push(workload);
+      return;
+    }
     const now = this.#doors.now();
     const record: WorkloadRecord = {
       ...newRecord(workload, [], now),
@@ -353,15 +385,20 @@ export class Supervisor implements AsyncDisposable {
     }
     const key = recordKey({ id, generation });
     if (this.#unreadable.has(key) || this.#runners.has(key)) return;
-    this.#unreadable.add(key);
     this.#doors.journal.commit({
       put: [],
       remove: [],
       events: [{ kind: "workload", workload: id, generation, state: "rejected", reason: "invalid_spec", message }],
     });
+    this.#unreadable.add(key);
   }
 
   #enforceLeases(): void {
+    try {
+      this.#retryWaiting();
+    } catch (error) {
+      this.#doors.log.error({ err: error }, "what waits could not be taken; trying again with the next sync");
+    }
     const silentSince = this.#doors.silentSince();
     if (silentSince === undefined) return;
     for (const { runner } of this.#runners.values()) {
@@ -382,10 +419,24 @@ export class Supervisor implements AsyncDisposable {
     }
   }
 
+  /** The newest generation of what is still wanted; before the first `sync` nobody knows what that is. */
+  #isRemembered({ id, generation }: WorkloadRecord): boolean {
+    if (this.#wanted === undefined) return true;
+    return this.#wanted.has(id) && this.#latest(id)?.runner.record.generation === generation;
+  }
+
+  /** Tries what a `sync` listed and could not be taken then: the engine was away, or the node was draining. */
+  #retryWaiting(): void {
+    const waiting = this.#waiting;
+    if (waiting.length === 0 || this.draining || this.#doors.engineProblem() !== undefined) return;
+    this.#waiting = [];
+    for (const workload of waiting) this.#take(workload);
+  }
+
   /** Forgets ended workloads nobody asks for any more. */
   #sweep(): void {
     const ended = [...this.#runners.entries()]
-      .filter(([, { runner }]) => isTerminal(runner.record.state) && !this.#wanted.has(runner.record.id))
+      .filter(([, { runner }]) => isTerminal(runner.record.state) && !this.#isRemembered(runner.record))
       .sort(([, a], [, b]) => (b.runner.record.finishedAt ?? 0) - (a.runner.record.finishedAt ?? 0));
     for (const [key, { runner, done }] of ended.slice(KEEP_ENDED)) {
       void this.#forget(key, runner, done);
@@ -403,6 +454,27 @@ export class Supervisor implements AsyncDisposable {
       this.#doors.log.debug({ err: error, key }, "could not forget an ended workload; the next agent will");
     }
   }
+}
+
+/** What is told of a record that cannot be read: its key still names it. */
+function lostEvents(key: string): EventBody[] {
+  const [, workload, generation] = /^(.+)#(\d+)$/.exec(key) ?? [];
+  if (workload === undefined) return [];
+  const message = "its record on the node's disk cannot be read; its container is removed";
+  return [
+    { kind: "workload", workload, generation: Number(generation), state: "lost", reason: "record_unreadable", message },
+  ];
+}
+
+function stopOrder({ record }: Runner, reason: string, graceSeconds?: number): StopOrder {
+  return { outcome: "stopped", reason, graceSeconds: graceSeconds ?? record.spec.stop.graceSeconds };
+}
+
+function withNotice(record: WorkloadRecord, noticeSeq: number | undefined): WorkloadRecord {
+  const { stop } = record;
+  if (stop?.preemption === undefined || noticeSeq === undefined || stop.preemption.noticeSeq !== undefined)
+    return record;
+  return { ...record, stop: { ...stop, preemption: { ...stop.preemption, noticeSeq } } };
 }
 
 function newRecord(workload: Workload, gpus: string[], now: number): WorkloadRecord {

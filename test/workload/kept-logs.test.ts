@@ -51,7 +51,7 @@ async function readBack(kept: KeptLogs, tail?: number): Promise<[string, string]
 describe("the output of a container that is gone", () => {
   it("comes back line by line, each on its stream", async () => {
     const kept = keptOf(["stdout", "one\ntw"], ["stderr", "bad\n"], ["stdout", "o\nthr"], ["stdout", "ee"]);
-    await kept.keep(record(), container);
+    await kept.keep(record(), container, new AbortController().signal);
     expect(await readBack(kept)).toEqual([
       ["stdout", "one\n"],
       ["stderr", "bad\n"],
@@ -69,21 +69,21 @@ describe("the output of a container that is gone", () => {
   it("keeps characters whole that were cut between two chunks", async () => {
     const bytes = Buffer.from("grüße 🚀\n");
     const kept = keptOf(...Array.from(bytes, (byte) => ["stdout", Buffer.from([byte])] as const));
-    await kept.keep(record(), container);
+    await kept.keep(record(), container, new AbortController().signal);
     expect(await readBack(kept)).toEqual([["stdout", "grüße 🚀\n"]]);
   });
 
   it("keeps carriage returns, empty lines and quotes as they were", async () => {
     const text = '10%\r20%\r\n\n"quoted"\\\n\u0000\n';
     const kept = keptOf(["stdout", text]);
-    await kept.keep(record(), container);
+    await kept.keep(record(), container, new AbortController().signal);
     expect((await readBack(kept)).map(([, data]) => data).join("")).toBe(text);
   });
 
   it("is kept to the last MiB, the newest lines", async () => {
     const lines = Array.from({ length: 3000 }, (_, n) => `${n} ${"x".repeat(1000)}\n`);
     const kept = keptOf(...lines.map((line) => ["stdout", line] as const));
-    await kept.keep(record(), container);
+    await kept.keep(record(), container, new AbortController().signal);
     const back = await readBack(kept);
     expect(back.at(-1)?.[1]).toBe(lines.at(-1));
     expect(back.length).toBeGreaterThan(900);
@@ -93,7 +93,7 @@ describe("the output of a container that is gone", () => {
 
   it("is kept also where it never ends a line", async () => {
     const kept = keptOf(...Array.from({ length: 300 }, () => ["stdout", "y".repeat(10_000)] as const));
-    await kept.keep(record(), container);
+    await kept.keep(record(), container, new AbortController().signal);
     const text = (await readBack(kept)).map(([, data]) => data).join("");
     expect(text.length).toBeGreaterThan(900_000);
     expect(text.length).toBeLessThanOrEqual(1024 * 1024);
@@ -101,7 +101,7 @@ describe("the output of a container that is gone", () => {
 
   it("is for the agent's user alone", async () => {
     const kept = keptOf(["stdout", "x\n"]);
-    await kept.keep(record(), container);
+    await kept.keep(record(), container, new AbortController().signal);
     const [file = ""] = await readdir(join(dir, "logs"));
     expect((await stat(join(dir, "logs", file))).mode & 0o777).toBe(0o600);
     expect((await stat(join(dir, "logs"))).mode & 0o777).toBe(0o700);
@@ -109,14 +109,14 @@ describe("the output of a container that is gone", () => {
 
   it("makes no file where it wrote nothing", async () => {
     const kept = keptOf();
-    await kept.keep(record(), container);
+    await kept.keep(record(), container, new AbortController().signal);
     expect(await readBack(kept)).toEqual([]);
     await expect(readdir(join(dir, "logs"))).rejects.toThrow(/ENOENT/);
   });
 
   it("is gone when forgotten, and forgetting twice is no error", async () => {
     const kept = keptOf(["stdout", "x\n"]);
-    await kept.keep(record(), container);
+    await kept.keep(record(), container, new AbortController().signal);
     await kept.forget(record());
     await kept.forget(record());
     expect(await readBack(kept)).toEqual([]);
@@ -124,7 +124,7 @@ describe("the output of a container that is gone", () => {
 
   it("is read as far as it goes where the machine went down while it was written", async () => {
     const kept = keptOf(["stdout", "one\ntwo\n"]);
-    await kept.keep(record(), container);
+    await kept.keep(record(), container, new AbortController().signal);
     const [file = ""] = await readdir(join(dir, "logs"));
     const whole = await readFile(join(dir, "logs", file), "utf8");
     await writeFile(join(dir, "logs", file), whole.slice(0, -9));

@@ -38,7 +38,7 @@ const BY_NAME: readonly (readonly [RegExp, string])[] = [
   [/\bTX2\b/, "6.2"],
   [/\bP100\b|\bGP100\b/, "6.0"],
   [
-    /\bP4\b|\bP40\b|\bP6\b|\bGTX 10[1-8]0\b|\bGT 1030\b|\bTITAN Xp?\b|\bQuadro P\d{3,4}\b|\bMX1[135]0\b|\bMX[23][1-5]0\b/,
+    /\bP4\b|\bP40\b|\bP6\b|\bGTX 10[1-8]0\b|\bGT 1030\b|(?<!\bGTX )\bTITAN Xp?\b|\bQuadro P\d{3,4}\b|\bMX1[135]0\b|\bMX[23][1-5]0\b/,
     "6.1",
   ],
   [/\bTX1\b|\bNano\b/, "5.3"],

@@ -75,7 +75,12 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
     }
     const versions = { ...(driverVersion && { driverVersion }), ...(cudaVersion && { cudaVersion }) };
     gpus.push({
-      ...gpuOf(smiGpu, { index, uuid, capability: beside.capabilities.get(uuid), mig: listed.find((entry) => entry?.uuid === uuid)?.mig ?? [] }),
+      ...gpuOf(smiGpu, {
+        index,
+        uuid,
+        capability: beside.capabilities.get(uuid),
+        mig: listed.find((entry) => entry?.uuid === uuid)?.mig ?? [],
+      }),
       ...versions,
       links: (links.get(index) ?? []).flatMap(({ index: other, ...link }) => {
         const gpu = uuids.get(other);

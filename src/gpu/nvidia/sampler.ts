@@ -82,15 +82,12 @@ async function* oneStream(
   });
   let silent = false;
   const kill = () => child.kill("SIGKILL");
-  const watchdog = setTimeout(
-    () => {
-      silent = true;
-      kill();
-      // A process stuck in the driver does not die: it is left behind.
-      child.stdout.destroy();
-    },
-    silenceMs,
-  );
+  const watchdog = setTimeout(() => {
+    silent = true;
+    kill();
+    // A process stuck in the driver does not die: it is left behind.
+    child.stdout.destroy();
+  }, silenceMs);
   signal.addEventListener("abort", kill, { once: true });
   if (signal.aborted) kill();
   const said: string[] = [];

@@ -87,7 +87,9 @@ describe.runIf(haveFixtures)("recorded documents", () => {
 
   it("a lost GPU is told as failed, and the others as they are", () => {
     const { gpus, problems } = read(fixture("real-binary-mock-nvml/lost-gpu2-qx.stdout"));
-    expect(gpus.map(({ health }) => health.status)).toEqual(gpus.map((_, index) => (index === 2 ? "failed" : "healthy")));
+    expect(gpus.map(({ health }) => health.status)).toEqual(
+      gpus.map((_, index) => (index === 2 ? "failed" : "healthy")),
+    );
     expect(gpus[2]).toMatchObject({ allocatable: false, health: { reasons: [{ code: "gpu_lost" }] } });
     expect(gpus).toHaveLength(8);
     expect(problems).toEqual([]);
@@ -102,7 +104,9 @@ describe.runIf(haveFixtures)("recorded documents", () => {
   it("the stream whose GPUs are all lost midway ends with eight lost GPUs", () => {
     const { gpus, problems } = read(fixture("real-binary-mock-nvml/stream-qx-lms500-all-lost-midway.stdout"));
     expect(gpus).toEqual([]);
-    expect(problems).toMatchObject([{ code: "gpu_lost", message: expect.stringContaining("8 GPUs attached, 0 answer") }]);
+    expect(problems).toMatchObject([
+      { code: "gpu_lost", message: expect.stringContaining("8 GPUs attached, 0 answer") },
+    ]);
   });
 
   it("hostile process names stay names", () => {
@@ -179,17 +183,30 @@ describe("what a document leaves out", () => {
   });
 
   it("a GPU with no memory of its own shares the host's", () => {
-    const body = "<product_name>NVIDIA GB10</product_name><uuid>GPU-1</uuid><fb_memory_usage><total>N/A</total></fb_memory_usage>";
+    const body =
+      "<product_name>NVIDIA GB10</product_name><uuid>GPU-1</uuid><fb_memory_usage><total>N/A</total></fb_memory_usage>";
     const [gpu] = read(log(gpuText(body))).gpus;
     expect(gpu).toMatchObject({ unified: true, computeCapability: "12.1" });
     expect(gpu?.vramMiB).toBeUndefined();
   });
 
   it.each([
-    ["<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows>", "degraded", "row_remap_pending"],
+    [
+      "<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows>",
+      "degraded",
+      "row_remap_pending",
+    ],
     ["<remapped_rows><remapped_row_failure>Yes</remapped_row_failure></remapped_rows>", "failed", "row_remap_failure"],
-    ["<retired_pages><pending_retirement>Yes</pending_retirement></retired_pages>", "degraded", "page_retirement_pending"],
-    ["<retired_pages><pending_blacklist>Yes</pending_blacklist></retired_pages>", "degraded", "page_retirement_pending"],
+    [
+      "<retired_pages><pending_retirement>Yes</pending_retirement></retired_pages>",
+      "degraded",
+      "page_retirement_pending",
+    ],
+    [
+      "<retired_pages><pending_blacklist>Yes</pending_blacklist></retired_pages>",
+      "degraded",
+      "page_retirement_pending",
+    ],
     ["<temperature><gpu_temp>[GPU is lost]</gpu_temp></temperature>", "failed", "gpu_lost"],
   ])("%s makes the GPU %s", (body, status, code) => {
     const [gpu] = read(log(gpuText(`<uuid>GPU-1</uuid>${body}`))).gpus;

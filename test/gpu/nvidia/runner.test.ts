@@ -75,7 +75,9 @@ describe.runIf(haveFixtures)("recorded failures", () => {
   it("rows behind the line of a lost GPU are worth reading, the line alone is not", () => {
     expect(classify(fixture("wild/gpu0-lost-query-gpu-other-rows-follow.txt"), 15).ok).toBe(true);
     expect(classify(fixture("wild/gpu-lost-old-spelling.txt"), 15)).toMatchObject({ problem: { code: "gpu_lost" } });
-    expect(classify(fixture("wild/mismatch-535.161-rc18.txt"), 18)).toMatchObject({ problem: { code: "driver_mismatch" } });
+    expect(classify(fixture("wild/mismatch-535.161-rc18.txt"), 18)).toMatchObject({
+      problem: { code: "driver_mismatch" },
+    });
   });
 });
 
@@ -96,7 +98,9 @@ describe("classify", () => {
 
 describe("createSmi", () => {
   it("tells a missing program, one that may not run, and one that is no program", async () => {
-    expect(await createSmi({ path: join(folder, "none") }).run(["-L"])).toMatchObject({ problem: { code: "not_found" } });
+    expect(await createSmi({ path: join(folder, "none") }).run(["-L"])).toMatchObject({
+      problem: { code: "not_found" },
+    });
     const locked = createSmi({ path: script("echo", 0o644) });
     expect(await locked.run([])).toMatchObject({ problem: { code: "not_executable" } });
     expect(await createSmi({ path: folder }).run([])).toMatchObject({ problem: { code: "not_executable" } });

@@ -16,7 +16,12 @@ async function take(
   const rounds: GpuTelemetry[][] = [];
   const problems: (SmiProblem | undefined)[] = [];
   const onProblem = (problem: SmiProblem | undefined) => problems.push(problem);
-  for await (const round of samples(simulated.smi, { intervalMs, signal: stop.signal, onProblem, silenceAllowanceMs })) {
+  for await (const round of samples(simulated.smi, {
+    intervalMs,
+    signal: stop.signal,
+    onProblem,
+    silenceAllowanceMs,
+  })) {
     rounds.push(round);
     if (enough(rounds, problems)) stop.abort();
   }

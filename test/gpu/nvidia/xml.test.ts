@@ -17,10 +17,13 @@ describe.runIf(haveFixtures)("recorded documents", () => {
   });
 
   // A hostile process name holds a line end of its own.
-  it.each(documents.filter((file) => !file.includes("hostile")))("%s reads the same with CRLF line ends and a byte order mark", (file) => {
-    const text = fixture(file).replaceAll("\r\n", "\n");
-    expect(readSmiXml(`\ufeff${text.replaceAll("\n", "\r\n")}`)).toEqual(readSmiXml(text));
-  });
+  it.each(documents.filter((file) => !file.includes("hostile")))(
+    "%s reads the same with CRLF line ends and a byte order mark",
+    (file) => {
+      const text = fixture(file).replaceAll("\r\n", "\n");
+      expect(readSmiXml(`\ufeff${text.replaceAll("\n", "\r\n")}`)).toEqual(readSmiXml(text));
+    },
+  );
 
   it("of a stream the last whole document counts", () => {
     const text = fixture("real-binary-mock-nvml/stream-qx-lms500-all-lost-midway.stdout");
@@ -36,12 +39,17 @@ describe.runIf(haveFixtures)("recorded documents", () => {
 });
 
 describe("readSmiXml", () => {
-  it.each(["", "   ", "No devices were found\n", "<gpu></gpu>", "<<<<>>>>&&&&", "\u0000\u0001\ufffd", "</nvidia_smi_log>"])(
-    "%j is no document",
-    (text) => {
-      expect(readSmiXml(text)).toEqual({ gpus: [], truncated: true });
-    },
-  );
+  it.each([
+    "",
+    "   ",
+    "No devices were found\n",
+    "<gpu></gpu>",
+    "<<<<>>>>&&&&",
+    "\u0000\u0001\ufffd",
+    "</nvidia_smi_log>",
+  ])("%j is no document", (text) => {
+    expect(readSmiXml(text)).toEqual({ gpus: [], truncated: true });
+  });
 
   it("survives a hundred thousand nested elements", () => {
     const document = readSmiXml(`<nvidia_smi_log><gpu id="1">${"<a>".repeat(100_000)}x`);
@@ -87,6 +95,11 @@ describe("absent values", () => {
     expect(absentValue(value)).toBe(value);
   });
   it("a lost GPU says so with and without brackets, alone in the cell", () => {
-    expect(["GPU is lost", "[GPU is lost]", "gpu is lost", "the GPU is lost"].map(saysLost)).toEqual([true, true, true, false]);
+    expect(["GPU is lost", "[GPU is lost]", "gpu is lost", "the GPU is lost"].map(saysLost)).toEqual([
+      true,
+      true,
+      true,
+      false,
+    ]);
   });
 });
