@@ -218,7 +218,7 @@ describe("the removal of a container", () => {
     const reader = stage.follow();
     await turn();
     let gone = false;
-    const waiting = stage.output.readersGone(record(, new AbortController().signal)).then(() => {
+    const waiting = stage.output.readersGone(record(), new AbortController().signal).then(() => {
       gone = true;
     });
     stage.output.changed();
@@ -231,6 +231,6 @@ describe("the removal of a container", () => {
   });
 
   it("waits for nobody where nobody reads", async () => {
-    await new Stage().output.readersGone(record(, new AbortController().signal));
+    await new Stage().output.readersGone(record(), new AbortController().signal);
   });
 });
