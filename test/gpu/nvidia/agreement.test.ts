@@ -34,9 +34,10 @@ const Theirs = z.object({
 
 /** node-nvidia-smi runs "nvidia-smi -q -x" from PATH: here one that prints a file. */
 describe.runIf(haveFixtures)("node-nvidia-smi reads the same", () => {
-  const folder = mkdtempSync(join(tmpdir(), "gpunode-agree-"));
+  let folder = "";
   const path = process.env.PATH ?? "";
   beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "gpunode-agree-"));
     writeFileSync(join(folder, "nvidia-smi"), `#!/bin/sh\ncat '${folder}/document'\n`);
     chmodSync(join(folder, "nvidia-smi"), 0o755);
     process.env.PATH = `${folder}:${path}`;

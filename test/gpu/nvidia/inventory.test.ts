@@ -114,9 +114,9 @@ describe.runIf(haveFixtures)("recorded documents", () => {
       const text = fixture(`real-binary-mock-nvml/hostile-process-name-qx-${driver}.stdout`);
       const { gpus, processes } = read(text);
       expect(gpus).toHaveLength(1);
-      const named = processes.get(gpus[0]?.uuid ?? "") ?? [];
-      expect(named.length).toBeGreaterThan(0);
-      expect(named.every(({ name }) => name !== "")).toBe(true);
+      const names = processes.get(gpus[0]?.uuid ?? "")?.map(({ name }) => name);
+      expect(names?.[0]).toBe('python <&> ]]></process_name><x>"evil" -c a,b');
+      expect(names?.[1]).toMatch(/^a\nGPU-fake, 1, spoof, 99999\t/);
     }
   });
 });
@@ -167,6 +167,7 @@ describe("what a document leaves out", () => {
     expect(gpus[0]?.mig).toBeUndefined();
     expect(gpus[0]?.links).toEqual([{ gpu: "GPU-b", kind: "nvlink", count: 4 }]);
     expect(gpus[1]).toMatchObject({
+      links: [{ gpu: "GPU-a", kind: "nvlink", count: 4 }],
       vramMiB: 40960,
       mig: {
         enabled: true,

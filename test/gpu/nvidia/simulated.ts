@@ -6,13 +6,9 @@ import { createSmi, type Smi } from "../../../src/gpu/nvidia/runner.ts";
 
 const simulator = resolve(import.meta.dirname, "../../../src/gpu/simulator/cli.ts");
 
-export interface SimulatedSmi extends Disposable {
+interface SimulatedSmi extends Disposable {
   readonly smi: Smi;
-  /** Sets what it plays from now on, for processes started later. */
-  play(scenario: string | object): void;
-  /** Ids of its processes that are running. */
-  running(): number[];
-  /** Resolves when none is running; rejects after 5 s. */
+  /** Resolves when none of its processes is running; rejects after 5 s. */
   gone(): Promise<void>;
 }
 
@@ -20,17 +16,10 @@ export interface SimulatedSmi extends Disposable {
 export function simulatedSmi(scenario: string | object): SimulatedSmi {
   const folder = mkdtempSync(join(tmpdir(), "gpunode-sim-"));
   const path = join(folder, "nvidia-smi");
-  const play = (next: string | object) =>
-    writeFileSync(
-      join(folder, "scenario"),
-      typeof next === "string" ? next : JSON.stringify({ startedAt: new Date().toISOString(), ...next }),
-    );
-  writeFileSync(
-    path,
-    `#!/bin/sh\nGPUNODE_SIM_SCENARIO="$(cat '${folder}/scenario')" exec '${process.execPath}' '${simulator}' "$@"\n`,
-  );
+  const played =
+    typeof scenario === "string" ? scenario : JSON.stringify({ startedAt: new Date().toISOString(), ...scenario });
+  writeFileSync(path, `#!/bin/sh\nexec '${process.execPath}' '${simulator}' "$@"\n`);
   chmodSync(path, 0o755);
-  play(scenario);
   const running = () =>
     readdirSync("/proc").flatMap((pid) => {
       if (!/^\d+$/.test(pid)) return [];
@@ -42,9 +31,7 @@ export function simulatedSmi(scenario: string | object): SimulatedSmi {
       }
     });
   return {
-    smi: createSmi({ path, env: { ...process.env, GPUNODE_TEST_FOLDER: folder } }),
-    play,
-    running,
+    smi: createSmi({ path, env: { ...process.env, GPUNODE_TEST_FOLDER: folder, GPUNODE_SIM_SCENARIO: played } }),
     async gone() {
       for (let tries = 0; running().length > 0; tries += 1) {
         if (tries > 250) throw new Error(`still running: ${running().join(", ")}`);

@@ -1,0 +1,181 @@
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect } from "vitest";
+import { CoordinatorClient, type WorkloadWithEvents } from "../../src/coordinator/client.ts";
+import { type Coordinator, startCoordinator } from "../../src/coordinator/server.ts";
+import type { Snapshot } from "../../src/local/snapshot.ts";
+import { containersLeft, engineIsPrivate, engineSocket } from "../support/engine.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+const program = join(root, "bin/gpunode.js");
+
+/** One machine that lends GPUs: the real daemon on the real engine, with simulated GPUs. */
+export class Rig implements AsyncDisposable {
+  readonly dir = mkdtempSync(join(tmpdir(), "gpunode-rig-"));
+  readonly config = join(this.dir, "config.toml");
+  readonly scenario = join(this.dir, "scenario.json");
+  /** All that the daemons of this rig wrote. */
+  log = "";
+  #daemon: ChildProcess | undefined;
+
+  constructor(options: { url?: string; scenario?: string; smi?: string; more?: string }) {
+    writeFileSync(this.scenario, options.scenario ?? "");
+    this.#scenario = options.scenario === undefined ? "rtx4090x2" : this.scenario;
+    writeFileSync(
+      this.config,
+      `name = "rig"
+state_dir = "${join(this.dir, "state")}"
+run_dir = "${join(this.dir, "run")}"
+${options.url === undefined ? "" : `coordinator = { url = "${options.url}" }`}
+docker = { socket = "${engineSocket()}" }
+nvidia = { smi = "${options.smi ?? join(root, "bin/nvidia-smi-sim.js")}", simulated = ${!engineIsPrivate} }
+telemetry = { interval_ms = 200 }
+${options.more ?? ""}
+`,
+    );
+  }
+
+  readonly #scenario: string;
+
+  start(): void {
+    const child = spawn(process.execPath, [program, "run", "--config", this.config], {
+      env: { ...process.env, GPUNODE_SIM_SCENARIO: this.#scenario, GPUNODE_SIM_SEED: this.dir },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const keep = (chunk: Buffer) => {
+      this.log += chunk.toString();
+    };
+    child.stdout.on("data", keep);
+    child.stderr.on("data", keep);
+    this.#daemon = child;
+  }
+
+  /** Ends the daemon and returns its exit code; null after SIGKILL. */
+  async end(signal: NodeJS.Signals): Promise<number | null> {
+    const daemon = this.#daemon;
+    this.#daemon = undefined;
+    if (daemon === undefined || daemon.exitCode !== null) return daemon?.exitCode ?? null;
+    const closed = once(daemon, "close");
+    daemon.kill(signal);
+    await closed;
+    return daemon.exitCode;
+  }
+
+  /** One command of the owner's. */
+  gpunode(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args, "--config", this.config]);
+    return { status, stdout: stdout.toString(), stderr: stderr.toString() };
+  }
+
+  status(): Snapshot {
+    return JSON.parse(this.gpunode("status", "--json").stdout) as Snapshot;
+  }
+
+  /** The snapshot once it is as wanted. */
+  async until(wanted: (snapshot: Snapshot) => boolean): Promise<Snapshot> {
+    return await patiently(async () => {
+      const snapshot = this.status();
+      return wanted(snapshot) ? snapshot : undefined;
+    });
+  }
+
+  get nodeId(): string {
+    return /"node":"([a-z2-7]{26})"/.exec(this.log)?.[1] ?? "";
+  }
+
+  /** A clean end: exit code 0 in time, and no container of this node's left. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { nodeId } = this;
+    const running = this.#daemon !== undefined;
+    const code = await this.end("SIGTERM");
+    if (running) expect(code, this.log).toBe(0);
+    if (nodeId !== "") expect(await containersLeft(`org.gpunode.node=${nodeId}`)).toEqual([]);
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** A rig with the reference coordinator, connected. */
+export class Site implements AsyncDisposable {
+  readonly rig: Rig;
+  readonly client: CoordinatorClient;
+  readonly #coordinator: Coordinator;
+
+  static async open(options: { scenario?: string; more?: string } = {}): Promise<Site> {
+    const stateDir = mkdtempSync(join(tmpdir(), "gpunode-site-"));
+    const coordinator = await startCoordinator({
+      listen: { host: "127.0.0.1", port: 0 },
+      stateDir,
+      open: true,
+      telemetryIntervalMs: 200,
+    });
+    const site = new Site(coordinator, new Rig({ ...options, url: coordinator.url }), stateDir);
+    site.rig.start();
+    await site.connected();
+    return site;
+  }
+
+  readonly #stateDir: string;
+
+  constructor(coordinator: Coordinator, rig: Rig, stateDir: string) {
+    this.#coordinator = coordinator;
+    this.rig = rig;
+    this.#stateDir = stateDir;
+    this.client = new CoordinatorClient(coordinator.apiUrl, {});
+  }
+
+  async connected() {
+    return await patiently(async () => (await this.client.nodes()).find(({ connected, gpus }) => connected && gpus));
+  }
+
+  /** The workload once it is in this state, or over. */
+  async reaches(id: string, state: string): Promise<WorkloadWithEvents> {
+    return await patiently(async () => {
+      const view = await this.client.workload(id);
+      return view.state === state ? view : undefined;
+    });
+  }
+
+  async ends(id: string): Promise<WorkloadWithEvents> {
+    return await this.client.waitForEnd(id, {
+      intervalMs: 50,
+      signal: AbortSignal.timeout(60_000),
+      onChange: () => undefined,
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.rig[Symbol.asyncDispose]();
+    await this.#coordinator.close();
+    rmSync(this.#stateDir, { recursive: true, force: true });
+  }
+}
+
+/** What the workload went through, and how its last event tells the end. */
+export function course({ events }: WorkloadWithEvents) {
+  const own = events.filter(({ kind }) => kind === "workload");
+  return { states: own.map(({ state }) => state), last: own.at(-1) ?? ({} as Record<string, unknown>) };
+}
+
+export async function patiently<T>(look: () => Promise<T | undefined> | T | undefined, timeoutMs = 30_000): Promise<T> {
+  const deadline = performance.now() + timeoutMs;
+  let problem: unknown;
+  while (performance.now() < deadline) {
+    try {
+      const found = await look();
+      if (found !== undefined) return found;
+    } catch (error) {
+      problem = error;
+    }
+    await sleep(50);
+  }
+  throw new Error("it did not come to that in time", { cause: problem });
+}
+
+export function everythingIn(dir: string): string {
+  const { stdout } = spawnSync("sh", ["-c", 'find "$0" -type f -exec cat {} +', dir], { maxBuffer: 64 * 1024 * 1024 });
+  return stdout.toString("latin1");
+}
