@@ -25,6 +25,8 @@ export type Submission = Omit<WorkloadInput, "id" | "generation"> & { id?: strin
  * `lost` after the lease and may release it or submit it again.
  */
 export class Schedule implements SessionDoors {
+  /** Released workloads a node did not name when it came: only for these silence is an answer. */
+  readonly #unheardOf = new WeakMap<Session, WorkloadRecord[]>();
   readonly sessions = new Map<string, Session>();
   readonly #database: CoordinatorDatabase;
   readonly #leaseMs: number;
@@ -130,6 +132,12 @@ export class Schedule implements SessionDoors {
   // ------------------------------------------------------------- the nodes' side
 
   welcomed(session: Session): void {
+    const there = new Set(session.hello?.workloads.map(({ id }) => id));
+    const released = this.#database.workloads.placed(session.nodeId).filter(({ wanted }) => wanted !== "run");
+    this.#unheardOf.set(
+      session,
+      released.filter(({ id }) => !there.has(id)),
+    );
     const older = this.sessions.get(session.nodeId);
     this.sessions.set(session.nodeId, session);
     older?.close(CLOSE.replaced, "replaced by a newer session of this node");
@@ -175,9 +183,11 @@ export class Schedule implements SessionDoors {
   #settleReleased(session: Session): void {
     const { hello } = session;
     if (hello === undefined || session.acked < hello.events.newest) return;
-    const there = new Set(hello.workloads.map((workload) => workload.id));
-    for (const record of this.#database.workloads.placed(session.nodeId)) {
-      if (record.wanted === "run" || there.has(record.id)) continue;
+    const unheardOf = this.#unheardOf.get(session) ?? [];
+    this.#unheardOf.delete(session);
+    for (const { id } of unheardOf) {
+      const record = this.#database.workloads.get(id);
+      if (record === undefined || record.wanted === "run" || record.endedAt !== undefined) continue;
       this.#end(record.id, { state: record.state === "assigned" ? "stopped" : "lost", reason: "released" });
     }
   }

@@ -46,10 +46,23 @@ export function createSmi({ path, env = process.env }: { path: string; env?: Nod
     run(args, { timeoutMs = TIMEOUT_MS, signal } = {}) {
       const next = queue.then(() => runOnce(() => spawnSmi(args), path, { timeoutMs, ...(signal && { signal }) }));
       queue = next;
-      return next;
+      return signal === undefined ? next : unlessAborted(next, signal, path);
     },
     stream: spawnSmi,
   };
+}
+
+/** Who waits for its turn behind one that hangs need not wait any longer than it wants to. */
+async function unlessAborted(run: Promise<SmiResult>, signal: AbortSignal, path: string): Promise<SmiResult> {
+  const cut = Promise.withResolvers<SmiResult>();
+  const abort = () => cut.resolve(failed("failed", `${path} was not asked: gpunode is stopping`));
+  signal.addEventListener("abort", abort, { once: true });
+  if (signal.aborted) abort();
+  try {
+    return await Promise.race([run, cut.promise]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
 }
 
 function runOnce(
