@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { GpuTelemetry } from "../../protocol/gpu.ts";
 import { type Field, knownFields } from "./fields.ts";
-import { classify, type Smi, type SmiProblem, startProblem } from "./runner.ts";
+import { classify, killSmi, type Smi, type SmiProblem, startProblem } from "./runner.ts";
 import { readRow } from "./sample-row.ts";
 
 export interface SampleOptions {
@@ -81,15 +81,17 @@ async function* oneStream(
     failure.resolve();
   });
   let silent = false;
-  const kill = () => child.kill("SIGKILL");
+  const end = () => {
+    killSmi(child);
+    // A process stuck in the driver does not die: it is left behind, and its end of the pipe with it.
+    child.stdout.destroy();
+  };
   const watchdog = setTimeout(() => {
     silent = true;
-    kill();
-    // A process stuck in the driver does not die: it is left behind.
-    child.stdout.destroy();
+    end();
   }, silenceMs);
-  signal.addEventListener("abort", kill, { once: true });
-  if (signal.aborted) kill();
+  signal.addEventListener("abort", end, { once: true });
+  if (signal.aborted) end();
   const said: string[] = [];
   let round: { rows: number; samples: GpuTelemetry[]; lastIndex: number } = { rows: 0, samples: [], lastIndex: -1 };
   try {
@@ -119,9 +121,8 @@ async function* oneStream(
     else yield { problem: problemOf(smi, said, { ...(silent ? { silenceMs } : {}), exitCode: child.exitCode }) };
   } finally {
     clearTimeout(watchdog);
-    signal.removeEventListener("abort", kill);
-    kill();
-    child.stdout.destroy();
+    signal.removeEventListener("abort", end);
+    end();
     if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
       const patience = new AbortController();
       await Promise.race([
@@ -146,7 +147,7 @@ function problemOf(
       message: `${smi.path} printed no sample for ${silenceMs / 1000} s; it is started again`,
     };
   }
-  const result = classify(said.join("\n"), exitCode === null || exitCode === 0 ? 1 : exitCode, smi.path);
+  const result = classify(said.join("\n"), exitCode === null || exitCode === 0 ? 1 : exitCode, smi);
   return result.ok
     ? { code: "failed", message: `${smi.path} ended its stream of samples; it is started again` }
     : result.problem;
