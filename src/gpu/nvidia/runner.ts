@@ -63,12 +63,17 @@ export function createSmi({ path, env = process.env }: { path: string; env?: Nod
 
 /** Ends one that was started here, with everything it has started. */
 export function killSmi(child: ChildProcess): void {
-  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  if (!isRunning(child)) return;
   try {
     process.kill(-child.pid, "SIGKILL");
   } catch {
     child.kill("SIGKILL");
   }
+}
+
+/** True where it has been started and its end has not been seen. */
+export function isRunning(child: ChildProcess): child is ChildProcess & { pid: number } {
+  return child.pid !== undefined && child.exitCode === null && child.signalCode === null;
 }
 
 interface RunOptions {
@@ -106,9 +111,10 @@ function runOnce(
     };
     // A process stuck in the driver (state D) survives SIGKILL: it is left behind rather than waited for.
     const abandon = (result: SmiResult) => {
-      stuck.add(child);
-      child.once("exit", () => stuck.delete(child));
-      if (child.exitCode !== null || child.signalCode !== null) stuck.delete(child);
+      if (isRunning(child)) {
+        stuck.add(child);
+        child.once("exit", () => stuck.delete(child));
+      }
       killSmi(child);
       child.stdout.destroy();
       child.stderr.destroy();

@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { GpuTelemetry } from "../../protocol/gpu.ts";
 import { type Field, knownFields } from "./fields.ts";
-import { classify, killSmi, type Smi, type SmiProblem, startProblem } from "./runner.ts";
+import { classify, isRunning, killSmi, type Smi, type SmiProblem, startProblem } from "./runner.ts";
 import { readRow } from "./sample-row.ts";
 
 export interface SampleOptions {
@@ -123,7 +123,7 @@ async function* oneStream(
     clearTimeout(watchdog);
     signal.removeEventListener("abort", end);
     end();
-    if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
+    if (isRunning(child)) {
       const patience = new AbortController();
       await Promise.race([
         once(child, "exit").catch(() => undefined),
