@@ -1,4 +1,4 @@
-import { type ChildProcess, type ChildProcessByStdio, spawn } from "node:child_process";
+import { type ChildProcessByStdio, spawn } from "node:child_process";
 import type { Readable } from "node:stream";
 
 /** Why nvidia-smi could not tell what it was asked; `message` says what to do about it. */
@@ -27,73 +27,51 @@ export type SmiResult = { ok: true; stdout: string } | { ok: false; problem: Smi
 export interface Smi {
   /** As configured: a name looked up in PATH, or a path. */
   readonly path: string;
-  /**
-   * Runs it once; one at a time, others wait. Never rejects. While three that were killed still hang in the driver, none is
-   * started: each would only hang as well.
-   */
+  /** Runs it once; one at a time, others wait. Never rejects. */
   run(args: readonly string[], options?: { timeoutMs?: number; signal?: AbortSignal }): Promise<SmiResult>;
-  /** Starts a long-lived one; its owner ends it with `killSmi`. Throws what `spawn` throws. */
+  /** Starts a long-lived one; its owner ends it. Throws what `spawn` throws. */
   stream(args: readonly string[]): ChildProcessByStdio<null, Readable, null>;
 }
 
 const TIMEOUT_MS = 30_000;
 const OUTPUT_MAX_BYTES = 16 * 1024 * 1024;
-/** Of what it says on stderr; only quoted. */
-const STDERR_MAX_BYTES = 4096;
-/** Killed ones that do not end, as they hang in the driver (state D), before no further one is started. */
-const STUCK_MAX = 3;
 
 export function createSmi({ path, env = process.env }: { path: string; env?: NodeJS.ProcessEnv }): Smi {
   const environment = { ...env, LC_ALL: "C" };
-  const stuck = new Set<ChildProcess>();
   let queue: Promise<unknown> = Promise.resolve();
-  // In a process group of its own: where `path` is a script, what it starts ends with it.
-  const how = { env: environment, detached: true } as const;
+  const spawnSmi = (args: readonly string[]) =>
+    spawn(path, [...args], { env: environment, stdio: ["ignore", "pipe", "ignore"] });
   return {
     path,
     run(args, { timeoutMs = TIMEOUT_MS, signal } = {}) {
-      const start = () => spawn(path, [...args], { ...how, stdio: ["ignore", "pipe", "pipe"] });
-      const next = queue.then(() => runOnce(start, { path, stuck, timeoutMs, signal }));
+      const next = queue.then(() => runOnce(() => spawnSmi(args), path, { timeoutMs, ...(signal && { signal }) }));
       queue = next;
-      return next;
+      return signal === undefined ? next : unlessAborted(next, signal, path);
     },
-    stream: (args) => spawn(path, [...args], { ...how, stdio: ["ignore", "pipe", "ignore"] }),
+    stream: spawnSmi,
   };
 }
 
-/** Ends one that was started here, with everything it has started. */
-export function killSmi(child: ChildProcess): void {
-  if (!isRunning(child)) return;
+/** Who waits for its turn behind one that hangs need not wait any longer than it wants to. */
+async function unlessAborted(run: Promise<SmiResult>, signal: AbortSignal, path: string): Promise<SmiResult> {
+  const cut = Promise.withResolvers<SmiResult>();
+  const abort = () => cut.resolve(failed("failed", `${path} was not asked: gpunode is stopping`));
+  signal.addEventListener("abort", abort, { once: true });
+  if (signal.aborted) abort();
   try {
-    process.kill(-child.pid, "SIGKILL");
-  } catch {
-    child.kill("SIGKILL");
+    return await Promise.race([run, cut.promise]);
+  } finally {
+    signal.removeEventListener("abort", abort);
   }
-}
-
-/** True where it has been started and its end has not been seen. */
-export function isRunning(child: ChildProcess): child is ChildProcess & { pid: number } {
-  return child.pid !== undefined && child.exitCode === null && child.signalCode === null;
-}
-
-interface RunOptions {
-  path: string;
-  /** Those killed and not yet ended. */
-  stuck: Set<ChildProcess>;
-  timeoutMs: number;
-  signal: AbortSignal | undefined;
 }
 
 function runOnce(
-  start: () => ChildProcessByStdio<null, Readable, Readable>,
-  { path, stuck, timeoutMs, signal }: RunOptions,
+  start: () => ChildProcessByStdio<null, Readable, null>,
+  path: string,
+  { timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal },
 ): Promise<SmiResult> {
   if (signal?.aborted) return Promise.resolve(failed("failed", `${path} was not asked: gpunode is stopping`));
-  if (stuck.size >= STUCK_MAX) {
-    const message = `${stuck.size} ${path} processes hang in the driver and cannot be killed, no further one is started: look at "dmesg" for NVRM lines; a reboot is needed if they do not end`;
-    return Promise.resolve(failed("timeout", message));
-  }
-  let child: ReturnType<typeof start>;
+  let child: ChildProcessByStdio<null, Readable, null>;
   try {
     child = start();
   } catch (error) {
@@ -103,7 +81,6 @@ function runOnce(
   return new Promise((resolve) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
-    let stderr = "";
     const settle = (result: SmiResult) => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", onAbort);
@@ -111,13 +88,8 @@ function runOnce(
     };
     // A process stuck in the driver (state D) survives SIGKILL: it is left behind rather than waited for.
     const abandon = (result: SmiResult) => {
-      if (isRunning(child)) {
-        stuck.add(child);
-        child.once("exit", () => stuck.delete(child));
-      }
-      killSmi(child);
+      child.kill("SIGKILL");
       child.stdout.destroy();
-      child.stderr.destroy();
       child.unref();
       settle(result);
     };
@@ -138,13 +110,10 @@ function runOnce(
         );
       } else chunks.push(chunk);
     });
-    child.stderr.on("data", (chunk: Buffer) => {
-      if (stderr.length < STDERR_MAX_BYTES) stderr += chunk.toString("utf8", 0, STDERR_MAX_BYTES);
-    });
     child.once("error", (error: NodeJS.ErrnoException) => settle(startProblem(path, error)));
     child.once("close", (code, killedBy) => {
       const stdout = Buffer.concat(chunks).toString("utf8");
-      settle(classify(stdout, code ?? killedBy ?? -1, { path, stderr }));
+      settle(classify(stdout, code ?? (killedBy === null ? -1 : 128), path));
     });
   });
 }
@@ -206,29 +175,21 @@ const FAILURES: readonly { text: RegExp; code: SmiProblem["code"]; meaning: stri
   },
 ];
 
-/**
- * Reads what a run came to from its words and how it ended (its exit code, or the signal that killed it). Output that holds a
- * document counts, whatever the end. `stderr` is only quoted: nvidia-smi itself says everything on stdout, the dynamic loader
- * does not.
- */
-export function classify(
-  stdout: string,
-  end: number | NodeJS.Signals,
-  { path = "nvidia-smi", stderr = "" }: { path?: string; stderr?: string } = {},
-): SmiResult {
+/** Reads what a run came to from its words and exit code. Output that holds a document counts, whatever the code. */
+export function classify(stdout: string, exitCode: number, path = "nvidia-smi"): SmiResult {
   if (/<nvidia_smi_log>/.test(stdout)) return { ok: true, stdout };
-  const said = `${path} (${typeof end === "number" ? "exit" : "ended by"} ${end})`;
+  const said = `${path} (exit ${exitCode})`;
   const head = stdout.slice(0, 4096);
   // Rows of other GPUs may follow a line about a lost one: those are worth reading.
-  const rows = end === 0 || (end !== 2 && /^\s*(GPU-|MIG-|\d+,|GPU \d+:)/m.test(head));
+  const rows = exitCode === 0 || (exitCode !== 2 && /^\s*(GPU-|MIG-|\d+,|GPU \d+:)/m.test(head));
   if (rows && !/^(Failed to initialize NVML|NVIDIA-SMI (has failed|couldn't)|No devices were found)/im.test(head)) {
     return { ok: true, stdout };
   }
   const known = FAILURES.find(({ text }) => text.test(head));
   if (known !== undefined) return failed(known.code, `${said}: ${known.meaning}`);
-  if (end === 0) return { ok: true, stdout };
+  if (exitCode === 0) return { ok: true, stdout };
   const first =
-    (head.trim() === "" ? stderr : head)
+    head
       .split("\n")
       .find((line) => line.trim() !== "")
       ?.trim()

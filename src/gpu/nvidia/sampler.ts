@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { GpuTelemetry } from "../../protocol/gpu.ts";
 import { type Field, knownFields } from "./fields.ts";
-import { classify, isRunning, killSmi, type Smi, type SmiProblem, startProblem } from "./runner.ts";
+import { classify, type Smi, type SmiProblem, startProblem } from "./runner.ts";
 import { readRow } from "./sample-row.ts";
 
 export interface SampleOptions {
@@ -81,17 +81,15 @@ async function* oneStream(
     failure.resolve();
   });
   let silent = false;
-  const end = () => {
-    killSmi(child);
-    // A process stuck in the driver does not die: it is left behind, and its end of the pipe with it.
-    child.stdout.destroy();
-  };
+  const kill = () => child.kill("SIGKILL");
   const watchdog = setTimeout(() => {
     silent = true;
-    end();
+    kill();
+    // A process stuck in the driver does not die: it is left behind.
+    child.stdout.destroy();
   }, silenceMs);
-  signal.addEventListener("abort", end, { once: true });
-  if (signal.aborted) end();
+  signal.addEventListener("abort", kill, { once: true });
+  if (signal.aborted) kill();
   const said: string[] = [];
   let round: { rows: number; samples: GpuTelemetry[]; lastIndex: number } = { rows: 0, samples: [], lastIndex: -1 };
   try {
@@ -121,9 +119,10 @@ async function* oneStream(
     else yield { problem: problemOf(smi, said, { ...(silent ? { silenceMs } : {}), exitCode: child.exitCode }) };
   } finally {
     clearTimeout(watchdog);
-    signal.removeEventListener("abort", end);
-    end();
-    if (isRunning(child)) {
+    signal.removeEventListener("abort", kill);
+    kill();
+    child.stdout.destroy();
+    if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
       const patience = new AbortController();
       await Promise.race([
         once(child, "exit").catch(() => undefined),
@@ -147,7 +146,7 @@ function problemOf(
       message: `${smi.path} printed no sample for ${silenceMs / 1000} s; it is started again`,
     };
   }
-  const result = classify(said.join("\n"), exitCode === null || exitCode === 0 ? 1 : exitCode, smi);
+  const result = classify(said.join("\n"), exitCode === null || exitCode === 0 ? 1 : exitCode, smi.path);
   return result.ok
     ? { code: "failed", message: `${smi.path} ended its stream of samples; it is started again` }
     : result.problem;

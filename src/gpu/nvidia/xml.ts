@@ -20,8 +20,6 @@ export interface SmiDocument {
   attachedGpus?: number;
   /** Whole GPUs, in the document's order. */
   gpus: SmiGpu[];
-  /** GPUs of which only an error is told, as "Unable to determine the device handle for GPU1: … GPU is lost". */
-  errors: { index: number; message: string }[];
   /** The document breaks off. */
   truncated: boolean;
 }
@@ -42,7 +40,7 @@ export function readSmiXml(text: string): SmiDocument {
   });
   // biome-ignore lint/suspicious/noControlCharactersInRegex: nvidia-smi passes them raw from process names, XML has no place for them
   parser.end(text.replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, ""));
-  return whole ?? last ?? { gpus: [], errors: [], truncated: true };
+  return whole ?? last ?? { gpus: [], truncated: true };
 }
 
 function documentParser(found: (document: SmiDocument) => void): Parser {
@@ -74,12 +72,15 @@ function documentParser(found: (document: SmiDocument) => void): Parser {
         text = "";
         if (name === "nvidia_smi_log") {
           done(true);
-          document = { gpus: [], errors: [], truncated: true };
+          document = { gpus: [], truncated: true };
           nextIndex = 0;
         }
         path.push(path.length < DEPTH_MAX ? name : "…");
         if (name === "gpu" && path.length === 2) {
           gpu = { id: attributes.id ?? "", index: nextIndex, values: new Map(), migDevices: [], processes: [] };
+          nextIndex += 1;
+        } else if (name === "error_string" && path.length === 2) {
+          // "Unable to determine the device handle/PCI bus id …: GPU is lost" stands in the place of a GPU.
           nextIndex += 1;
         } else if (gpu !== undefined && part === undefined && (name === "mig_device" || name === "process_info")) {
           part = { values: new Map(), depth: path.length };
@@ -96,11 +97,6 @@ function documentParser(found: (document: SmiDocument) => void): Parser {
           if (part !== undefined) part.values.set(path.slice(part.depth).join("/"), value);
           else if (gpu !== undefined) gpu.values.set(path.slice(2).join("/"), value);
           else header(document, path, value);
-        }
-        if (document !== undefined && name === "error_string" && path.length === 2 && !implied) {
-          // It stands in the place of a GPU.
-          document.errors.push({ index: nextIndex, message: value });
-          nextIndex += 1;
         }
         if (part !== undefined && path.length === part.depth) part = undefined;
         if (name === "gpu" && path.length === 2 && gpu !== undefined) {
