@@ -6,8 +6,8 @@ import type { Outbox } from "./outbox.ts";
 const BATCH_BYTES = 240 * 1024;
 const BATCH_EVENTS = 1000;
 
-/** So many frames may be on their way without an ack; the rest waits on the disk. */
-const MAX_IN_FLIGHT = 4;
+/** So much may be on its way without an ack (a coordinator may well ack now and then only); one frame more and the rest waits on the disk. */
+const MAX_IN_FLIGHT_BYTES = 3 * BATCH_BYTES;
 
 /** Nothing acked for so long: what was sent is sent again, from the last ack. Repeats are dropped by the contract. */
 const ACK_TIMEOUT_MS = 30_000;
@@ -24,7 +24,7 @@ export interface EventFlowOptions {
 /**
  * Brings the durable events to the coordinator, in order, for one session.
  *
- *     log on disk ── sent (≤ 4 frames) ──▶ in flight ── ack ──▶ let go
+ *     log on disk ── sent (≤ 960 KiB) ──▶ in flight ── ack ──▶ let go
  *                 ◀──── nothing acked for 30 s ────┘
  *
  * Nothing is kept in memory but positions: whatever is not acked is read from the log again.
@@ -37,8 +37,9 @@ export class EventFlow implements Disposable {
   /** Last event handed to the socket. */
   #sent: number;
   #acked: number;
-  /** Last event of each frame without an ack. */
-  #inFlight: number[] = [];
+  /** Frames without an ack: the last event of each, and its size. */
+  #inFlight: { last: number; bytes: number }[] = [];
+  #bytesInFlight = 0;
   #isScheduled = false;
   #isClosed = false;
   #stall: NodeJS.Timeout | undefined;
@@ -59,7 +60,7 @@ export class EventFlow implements Disposable {
     this.#log.acked(seq);
     this.#acked = seq;
     this.#sent = Math.max(this.#sent, seq);
-    this.#inFlight = this.#inFlight.filter((last) => last > seq);
+    this.#keepInFlight(this.#inFlight.filter(({ last }) => last > seq));
     this.#watch();
     this.#schedule();
   }
@@ -86,12 +87,14 @@ export class EventFlow implements Disposable {
   }
 
   #flush(): void {
-    while (this.#sent < this.#log.newest && this.#inFlight.length < MAX_IN_FLIGHT && !this.#outbox.isFull) {
+    while (this.#sent < this.#log.newest && this.#bytesInFlight < MAX_IN_FLIGHT_BYTES && !this.#outbox.isFull) {
       const events = this.#next();
       const last = events.at(-1);
       if (last === undefined || !this.#outbox.send({ type: "events", events }, () => this.#schedule())) return;
       this.#sent = reachOf(last);
-      this.#inFlight.push(this.#sent);
+      const bytes = Buffer.byteLength(JSON.stringify(events));
+      this.#inFlight.push({ last: this.#sent, bytes });
+      this.#bytesInFlight += bytes;
       if (this.#stall === undefined) this.#watch();
     }
   }
@@ -107,6 +110,11 @@ export class EventFlow implements Disposable {
     return [{ seq: fromSeq, at, kind: "gap", fromSeq, toSeq, reason }, ...events];
   }
 
+  #keepInFlight(frames: { last: number; bytes: number }[]): void {
+    this.#inFlight = frames;
+    this.#bytesInFlight = frames.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
   #watch(): void {
     clearTimeout(this.#stall);
     this.#stall = undefined;
@@ -114,7 +122,7 @@ export class EventFlow implements Disposable {
     this.#stall = setTimeout(() => {
       this.#stall = undefined;
       this.#sent = this.#acked;
-      this.#inFlight = [];
+      this.#keepInFlight([]);
       this.#schedule();
     }, this.#options.ackTimeoutMs ?? ACK_TIMEOUT_MS);
   }
