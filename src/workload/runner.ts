@@ -64,6 +64,9 @@ const TIMER_MOST_MS = 2 ** 31 - 1;
 /** Codes that mean "this node should not have been asked": nothing ran, the coordinator may place it elsewhere. */
 const REJECTING: ReadonlySet<ErrorCode> = new Set(["driver_too_old", "policy_denied", "image_not_allowed"]);
 
+/** Details of an error that are reasons of their own on the wire (docs/protocol.md, section 5). */
+const TOLD_REASONS: ReadonlySet<string> = new Set(["wrong_architecture", "command_not_found"]);
+
 export class Runner {
   readonly #doors: RunnerDoors;
   #record: WorkloadRecord;
@@ -182,7 +185,10 @@ export class Runner {
     const code = known?.code ?? "internal";
     const state: WorkloadState =
       REJECTING.has(code) || known?.details?.reason === "wrong_architecture" ? "rejected" : "failed";
-    const reason = typeof known?.details?.reason === "string" ? known.details.reason : code;
+    const detail = known?.details?.reason;
+    // The contract's closed list; the engine's finer words stay in the message.
+    const reason =
+      typeof detail === "string" && TOLD_REASONS.has(detail) ? detail : code === "unsupported" ? "start_failed" : code;
     const message = known?.message ?? "an unexpected error inside gpunode; its log has the details";
     try {
       this.#end({ state, reason, message });
