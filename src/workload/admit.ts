@@ -134,9 +134,9 @@ function requirePorts(workload: Workload, { policy, live }: NodeFacts): void {
   if (
     probe !== undefined &&
     "http" in probe &&
-    !workload.ports.some(({ container }) => container === probe.http.port)
+    !workload.ports.some(({ container, protocol }) => container === probe.http.port && protocol === "tcp")
   ) {
-    throw new GpunodeError("invalid_spec", `health.http.port ${probe.http.port} is not among the workload's ports`);
+    throw new GpunodeError("invalid_spec", `health.http.port ${probe.http.port} is not among the workload's TCP ports`);
   }
   const seen = new Set<string>();
   for (const port of workload.ports) {

@@ -18,6 +18,7 @@ interface Condition {
   value: string;
 }
 
+const VERSION = /^\d{1,9}(\.\d{1,9})*$/;
 const CONDITION = /^(\w+)(>=|<=|!=|=|>|<)(.+)$/;
 
 /** What the machine offers to hold the demands against; absent is unknown. */
@@ -77,7 +78,7 @@ function holds(text: string, driver: DriverFacts, gpu: Gpu): boolean {
   if (condition === undefined) return true;
   if (condition.name === "brand") return compareEqual(condition, brandOf(gpu.name));
   const actual = actualOf(condition.name, driver, gpu);
-  if (actual === undefined || !/^\d{1,9}(\.\d{1,9})*$/.test(condition.value)) return true;
+  if (actual === undefined || !VERSION.test(actual) || !VERSION.test(condition.value)) return true;
   const order = compareVersions(actual, condition.value);
   switch (condition.operator) {
     case ">=":

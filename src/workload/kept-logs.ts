@@ -1,6 +1,7 @@
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { StringDecoder } from "node:string_decoder";
+import { linkedController } from "./abort.ts";
 import type { ContainerState, Engine, LogChunk } from "./needs.ts";
 import { containerName, type WorkloadRecord } from "./record.ts";
 
@@ -69,9 +70,13 @@ async function lastLines(engine: Engine, containerId: string, leaving: AbortSign
     bytes += line.length;
     while (bytes > KEEP_BYTES && lines.length > 1) bytes -= lines.shift()?.length ?? 0;
   };
-  const signal = AbortSignal.any([leaving, AbortSignal.timeout(READ_WITHIN_MS)]);
-  for await (const { stream, data } of engine.logs(containerId, { follow: false, tail: KEEP_LINES, signal })) {
-    for (const line of split[stream].push(data)) add(line);
+  const { signal, unlink } = linkedController(leaving, READ_WITHIN_MS);
+  try {
+    for await (const { stream, data } of engine.logs(containerId, { follow: false, tail: KEEP_LINES, signal })) {
+      for (const line of split[stream].push(data)) add(line);
+    }
+  } finally {
+    unlink();
   }
   for (const line of [...split.stdout.end(), ...split.stderr.end()]) add(line);
   return lines;

@@ -1,5 +1,5 @@
 import { GpunodeError } from "../protocol/errors.ts";
-import { orAborted } from "./abort.ts";
+import { linkedController, orAborted } from "./abort.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import type { Engine, LogChunk } from "./needs.ts";
 import { recordKey, type WorkloadRecord } from "./record.ts";
@@ -106,9 +106,10 @@ export class WorkloadOutput {
   /** Resolves when nobody reads this record's container any more, has had half a minute to finish, or the agent leaves. */
   async readersGone(record: WorkloadRecord, leaving: AbortSignal): Promise<void> {
     const key = recordKey(record);
-    const patience = AbortSignal.any([leaving, AbortSignal.timeout(READERS_WAIT_MS)]);
+    const { signal: patience, unlink } = linkedController(leaving, READERS_WAIT_MS);
     while (this.#readers.has(key) && !patience.aborted) {
       await orAborted(this.#reader.promise, patience).catch(() => undefined);
     }
+    unlink();
   }
 }

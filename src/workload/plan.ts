@@ -90,6 +90,9 @@ export interface Ending {
 export function endingOf(record: WorkloadRecord, container: ContainerState | undefined): Ending {
   const ran = container !== undefined && container.startedAt !== undefined && container.status !== "created";
   const exit = ran ? { exitCode: container.exitCode, oomKilled: container.oomKilled } : {};
+  // It came to its own good end before the order's first signal.
+  const finished = ran && container.exitCode === 0 && container.error === "" && !isUp(container);
+  if (finished && record.state !== "stopping") return { state: "succeeded", ...exit };
   if (record.stop !== undefined) {
     const { outcome, reason, message } = record.stop;
     return { state: outcome, reason, ...(message !== undefined && { message }), ...exit };
@@ -102,7 +105,6 @@ export function endingOf(record: WorkloadRecord, container: ContainerState | und
     };
   }
   if (container.error !== "") return { state: "failed", reason: "start_failed", message: container.error, ...exit };
-  if (container.exitCode === 0 && !container.oomKilled) return { state: "succeeded", ...exit };
   if (container.oomKilled && container.exitCode !== 0) {
     const limit = record.spec.resources.memoryMiB;
     return {

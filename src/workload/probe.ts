@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { HealthProbe, PortBinding } from "../protocol/workload.ts";
+import { linkedController } from "./abort.ts";
 import type { Engine } from "./needs.ts";
 
 /** What a health watch needs to know of the workload it watches. */
@@ -43,6 +44,7 @@ export async function watchHealth(probe: HealthProbe, watched: Watched): Promise
 
 async function ask(probe: HealthProbe, watched: Watched): Promise<boolean> {
   const timeoutMs = probe.timeoutSeconds * 1000;
+  const limit = linkedController(watched.signal, timeoutMs);
   try {
     if ("exec" in probe) {
       const { exitCode } = await watched.engine.exec(watched.containerId, probe.exec, {
@@ -57,11 +59,13 @@ async function ask(probe: HealthProbe, watched: Watched): Promise<boolean> {
     const address = watched.hostIp === "0.0.0.0" || watched.hostIp === "::" ? "127.0.0.1" : watched.hostIp;
     const response = await fetch(`http://${address.includes(":") ? `[${address}]` : address}:${host}${path}`, {
       redirect: "manual",
-      signal: AbortSignal.any([watched.signal, AbortSignal.timeout(timeoutMs)]),
+      signal: limit.signal,
     });
     await response.body?.cancel();
     return response.status >= 200 && response.status < 400;
   } catch {
     return false;
+  } finally {
+    limit.unlink();
   }
 }

@@ -3,7 +3,7 @@ import { type ErrorCode, GpunodeError } from "../protocol/errors.ts";
 import type { EventBody } from "../protocol/event.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { PortBinding, RegistryAuth, WorkloadState } from "../protocol/workload.ts";
-import { orAborted } from "./abort.ts";
+import { linkedController, orAborted } from "./abort.ts";
 import { type Policy, requireEffectiveUser } from "./admit.ts";
 import { containerSpec } from "./container-spec.ts";
 import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
@@ -13,6 +13,7 @@ import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
 import { watchHealth } from "./probe.ts";
 import { containerName, eventOf, recordKey, type StopOrder, type WorkloadRecord } from "./record.ts";
 import { isTerminal, mayFollow } from "./state.ts";
+import { harder } from "./stop-order.ts";
 
 /**
  * One workload's life. A runner is an actor: one record, one loop, one abort controller. The loop looks at the record and at
@@ -58,6 +59,10 @@ const RETRY_MOST_MS = 5_000;
 const RESTART_BACKOFF_MOST_MS = 60_000;
 /** A stop signal waits this long at most for the coordinator to hold the notice. */
 const NOTICE_WAIT_MS = 500;
+/** 128 + SIGKILL. */
+const KILLED_EXIT_CODE = 137;
+/** So long the engine may take to learn that the kernel killed a container for its memory. */
+const OOM_WORD_MS = 500;
 /** `setTimeout` takes no more than a signed 32-bit number of milliseconds. */
 const TIMER_MOST_MS = 2 ** 31 - 1;
 
@@ -82,6 +87,7 @@ export class Runner {
     this.#record = record;
     this.#secrets = secrets;
     this.#doors = doors;
+    if (isKnownDown(record)) this.#letGo();
   }
 
   get record(): WorkloadRecord {
@@ -137,11 +143,21 @@ export class Runner {
 
   /** Lives the workload's life until it is over or `detach` is aborted. Never rejects. */
   async run(detach: AbortSignal): Promise<void> {
+    // Linked once for the whole life: `detach` outlives all runners and must not gather something from every turn.
+    const leave = () => this.#interrupt.abort(detach.reason);
+    detach.addEventListener("abort", leave);
+    try {
+      await this.#live(detach);
+    } finally {
+      detach.removeEventListener("abort", leave);
+    }
+  }
+
+  async #live(detach: AbortSignal): Promise<void> {
     let retryMs = RETRY_FIRST_MS;
     while (!detach.aborted) {
-      const interrupted = this.#interrupt.signal.aborted;
-      if (interrupted) this.#interrupt = new AbortController();
-      const signal = AbortSignal.any([detach, this.#interrupt.signal]);
+      if (this.#interrupt.signal.aborted) this.#interrupt = new AbortController();
+      const { signal } = this.#interrupt;
       try {
         const container = await this.#observe();
         // The record is read after the wait: an order may have come meanwhile.
@@ -234,7 +250,7 @@ export class Runner {
       case "stop":
         return await this.#stop(step.container, signal);
       case "finish":
-        return this.#end({ ...endingOf(this.#record, step.container), ...this.#finishedAt(step.container) });
+        return this.#finish(step.container);
       case "remove":
         await this.#keepLogs(step.container, detach);
         return await engine.remove(step.container.id);
@@ -257,12 +273,30 @@ export class Runner {
     this.#ended.resolve();
   }
 
+  /** Its container is seen to be down: with the record's end it holds nothing any more. */
+  #finish(container: ContainerState | undefined): void {
+    this.#isOver = true;
+    try {
+      this.#end({ ...endingOf(this.#record, container), ...this.#finishedAt(container) });
+    } catch (error) {
+      this.#isOver = false;
+      throw error;
+    }
+    this.#ended.resolve();
+  }
+
   async #pullImage(signal: AbortSignal): Promise<void> {
-    const { engine, policy } = this.#doors;
     await this.#awaitSecrets(signal);
     if (this.#record.state === "accepted") this.#move("pulling", {});
     const began = performance.now();
-    const { image: reference, user, gpus } = this.#record.spec;
+    const image = await this.#fetchImage(signal);
+    this.#move("starting", { ...image, timings: { ...this.#record.timings, pullMs: elapsed(began) } });
+  }
+
+  /** Pulls the image and checks what it demands of this node. */
+  async #fetchImage(signal: AbortSignal): Promise<{ imageId: string; imageDigest: string }> {
+    const { engine, policy } = this.#doors;
+    const { image: reference, user, gpus, env } = this.#record.spec;
     const auth = this.#secrets?.registryAuth;
     try {
       const image = await engine.pull(reference, {
@@ -275,10 +309,11 @@ export class Runner {
         signal,
       });
       const needed = gpus.count === 0 ? [] : this.#doors.gpus(this.#record.gpus);
-      checkImageDemands(image, this.#doors.host, this.#doors.driver(), needed);
+      // The container's environment is the image's with the workload's on top, and the toolkit reads the whole.
+      const own = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+      checkImageDemands({ ...image, env: [...image.env, ...own] }, this.#doors.host, this.#doors.driver(), needed);
       requireEffectiveUser(user, image.user, policy);
-      const timings = { ...this.#record.timings, pullMs: elapsed(began) };
-      this.#move("starting", { imageId: image.id, imageDigest: image.digest, timings });
+      return { imageId: image.id, imageDigest: image.digest };
     } finally {
       this.#pull = undefined;
     }
@@ -291,15 +326,28 @@ export class Runner {
   }
 
   async #create(signal: AbortSignal): Promise<void> {
-    const { engine, policy, nodeId } = this.#doors;
     await this.#awaitSecrets(signal);
     await this.#doors.gpusFree(this.#record, signal);
     if (this.#record.spec.ports.length > 0) this.#save({ ports: await this.#doors.pickPorts(this.#record) });
     signal.throwIfAborted();
     const began = performance.now();
-    const spec = containerSpec(this.#record, this.#secrets, { policy, nodeId });
-    const containerId = await engine.create(spec);
+    const containerId = await this.#createWithImage(signal);
     this.#save({ containerId, timings: { ...this.#record.timings, createMs: elapsed(began) } });
+  }
+
+  /** An image that was pruned since its pull is pulled once more. */
+  async #createWithImage(signal: AbortSignal): Promise<string> {
+    const { engine, policy, nodeId } = this.#doors;
+    const create = () => engine.create(containerSpec(this.#record, this.#secrets, { policy, nodeId }));
+    try {
+      return await create();
+    } catch (error) {
+      if (!(error instanceof GpunodeError) || error.code !== "pull_failed") throw error;
+      signal.throwIfAborted();
+      this.#save(await this.#fetchImage(signal));
+      signal.throwIfAborted();
+      return await create();
+    }
   }
 
   async #start(container: ContainerState): Promise<void> {
@@ -317,9 +365,9 @@ export class Runner {
   /** Waits for the end, the run-time limit or an order, whichever is first, and watches health meanwhile. */
   async #wait(container: ContainerState, signal: AbortSignal): Promise<void> {
     const { engine, log } = this.#doors;
-    const over = new AbortController();
-    const both = AbortSignal.any([signal, over.signal]);
-    const limits = [engine.wait(container.id, both), this.#limitRuntime(both)];
+    const over = linkedController(signal);
+    const both = over.signal;
+    const limits = [this.#waitForEnd(container, both), this.#limitRuntime(both)];
     const probe = this.#record.spec.health;
     const watching =
       probe === undefined
@@ -341,8 +389,18 @@ export class Runner {
     try {
       await Promise.race(limits);
     } finally {
-      over.abort();
+      over.controller.abort();
+      over.unlink();
       await Promise.allSettled([...limits, watching]);
+    }
+  }
+
+  /** A busy engine learns of a kill by the kernel a moment after the exit itself: a kill that nobody sent is looked at again. */
+  async #waitForEnd({ id }: ContainerState, signal: AbortSignal): Promise<void> {
+    const ended = await this.#doors.engine.wait(id, signal);
+    const isUnexplained = ended?.exitCode === KILLED_EXIT_CODE && !ended.oomKilled;
+    if (isUnexplained && this.#record.spec.resources.memoryMiB !== undefined) {
+      await sleep(OOM_WORD_MS, undefined, { signal });
     }
   }
 
@@ -374,13 +432,16 @@ export class Runner {
     }
     signal.throwIfAborted();
     await this.#doors.engine.start(container.id);
+    // Those who follow its output go on reading only now that it writes again.
+    this.#tellChanged();
   }
 
   async #stop(container: ContainerState, signal: AbortSignal): Promise<void> {
     const { engine, journal, now } = this.#doors;
     const { stop: stopPolicy } = this.#record.spec;
     if (isTerminal(this.#record.state)) {
-      return await engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds: stopPolicy.graceSeconds });
+      const { graceSeconds } = stopPolicy;
+      return await orAborted(engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds }), signal);
     }
     const noticeSeq = this.#record.stop?.preemption?.noticeSeq;
     if (this.#record.state !== "stopping") {
@@ -463,8 +524,11 @@ export class Runner {
     if (!mayFollow(this.#record.state, state)) {
       throw new Error(`a workload cannot go from ${this.#record.state} to ${state}`);
     }
-    const next = { ...this.#record, ...changes, state };
-    this.#save(next, [eventOf(next), ...events]);
+    const { healthy, ...record } = this.#record;
+    // What has ended is neither healthy nor unhealthy.
+    const verdict = healthy === undefined || isTerminal(state) ? {} : { healthy };
+    const next = { ...record, ...verdict, ...changes, state };
+    this.#replace(next, [eventOf(next), ...events]);
     const { id, generation, reason, exitCode } = next;
     this.#doors.log.info({ workload: id, generation, state, reason, exitCode }, `workload ${state}`);
   }
@@ -496,22 +560,12 @@ export class Runner {
 /** The disk refused a record; nothing was done, and the step is tried again. */
 class JournalRefused extends Error {}
 
-/** Of two stop orders, what remains: the first one's reason, with the earlier end. */
-function harder(before: StopOrder, after: StopOrder, now: number): StopOrder {
-  const end = Math.min(after.killAt ?? Number.MAX_SAFE_INTEGER, now + after.graceSeconds * 1000);
-  const begun = before.killAt !== undefined || before.preemption?.checkpointUntil !== undefined;
-  if (begun) {
-    if (end >= (before.killAt ?? Number.MAX_SAFE_INTEGER)) return before;
-    if (before.killAt === undefined && after.killAt === undefined && after.graceSeconds >= before.graceSeconds)
-      return before;
-    return { ...before, killAt: end };
-  }
-  if (after.graceSeconds >= before.graceSeconds && after.killAt === undefined) return before;
-  return {
-    ...before,
-    graceSeconds: Math.min(before.graceSeconds, after.graceSeconds),
-    ...(after.killAt !== undefined && { killAt: after.killAt }),
-  };
+/**
+ * True where the record alone tells that its container is down. Whatever ran was seen to be down when its end was recorded; only
+ * a start whose answer was lost may have left one that runs.
+ */
+function isKnownDown({ state, imageId, startedAt }: WorkloadRecord): boolean {
+  return isTerminal(state) && (imageId === undefined || startedAt !== undefined);
 }
 
 function elapsed(since: number): number {

@@ -1,8 +1,8 @@
-import { GpunodeError } from "../protocol/errors.ts";
+import { type ErrorCode, GpunodeError } from "../protocol/errors.ts";
 import type { EventBody, PreemptionCause } from "../protocol/event.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import { check } from "../protocol/parse.ts";
-import type { Workload } from "../protocol/workload.ts";
+import type { PortBinding, Workload } from "../protocol/workload.ts";
 import { Workload as WorkloadSchema } from "../protocol/workload.ts";
 import { orAborted } from "./abort.ts";
 import { admit, type Policy } from "./admit.ts";
@@ -15,9 +15,16 @@ import { pickPorts } from "./port-range.ts";
 import { eventOf, recordKey, type StopOrder, type StoredWorkload, WorkloadRecord } from "./record.ts";
 import { Runner, type RunnerDoors, type Secrets } from "./runner.ts";
 import { isTerminal } from "./state.ts";
+import { stopOrder, withNotice } from "./stop-order.ts";
 
 /** Ended workloads stay listed until the coordinator no longer wants them, and this many of the newest anyway. */
 const KEEP_ENDED = 100;
+const LEASE_CHECK_MS = 1000;
+/** What a `sync` asked for and could not be done at once (engine away, draining, disk full) is tried again so often. */
+const RETRY_MS = 5000;
+
+/** Refusals that pass by themselves: they are no end of a workload that a `sync` lists. */
+const PASSING: ReadonlySet<ErrorCode> = new Set(["engine_unavailable", "draining"]);
 
 export interface SupervisorDoors {
   engine: Engine;
@@ -57,10 +64,14 @@ export class Supervisor implements AsyncDisposable {
   /** Wanted by the last `sync` and not possible then. */
   #waiting: Workload[] = [];
   #leaseTimer: NodeJS.Timeout | undefined;
+  #retryTimer: NodeJS.Timeout | undefined;
+  /** One record's ports are looked for at a time; what was given counts before it is on the record. */
+  #picking: Promise<unknown> = Promise.resolve();
+  readonly #givenPorts = new Map<string, readonly number[]>();
 
   constructor(doors: SupervisorDoors) {
     this.#doors = doors;
-    this.output = new WorkloadOutput(doors.engine, doors.keptLogs, (id) => this.#latest(id)?.runner.record);
+    this.output = new WorkloadOutput(doors.engine, doors.keptLogs, (id) => this.#shown(id));
   }
 
   /**
@@ -73,11 +84,15 @@ export class Supervisor implements AsyncDisposable {
       if (parsed.success) this.#begin(parsed.data, undefined);
       else {
         this.#doors.log.error({ key: row.key }, "a workload record on disk cannot be read; it is told as lost");
-        this.#doors.journal.commit({ put: [], remove: [row.key], events: lostEvents(row.key) });
+        this.#attempt({ key: row.key }, () =>
+          this.#doors.journal.commit({ put: [], remove: [row.key], events: lostEvents(row.key) }),
+        );
       }
     }
-    this.#leaseTimer = setInterval(() => this.#enforceLeases(), 1000);
+    this.#leaseTimer = setInterval(() => this.#enforceLeases(), LEASE_CHECK_MS);
     this.#leaseTimer.unref();
+    this.#retryTimer = setInterval(() => this.#retry(), RETRY_MS);
+    this.#retryTimer.unref();
     await this.removeStrays();
   }
 
@@ -106,7 +121,10 @@ export class Supervisor implements AsyncDisposable {
     return this.runners().map((runner) => runner.record);
   }
 
-  /** Who holds which GPU or MIG instance now; a workload that is being ended no longer holds its own. */
+  /**
+   * Who holds which GPU or MIG instance now. A workload that is being ended no longer holds its own; one that has ended and whose
+   * container may live still does.
+   */
   holders(except?: string): Holders {
     const holders = new Map<string, string>();
     for (const { record, isOver } of this.runners()) {
@@ -127,6 +145,7 @@ export class Supervisor implements AsyncDisposable {
       const { generation } = known.record;
       if (generation === workload.generation) {
         known.giveSecrets(secretsOf(workload));
+        this.#wanted?.add(workload.id);
         return;
       }
       if (generation > workload.generation) {
@@ -140,7 +159,7 @@ export class Supervisor implements AsyncDisposable {
     const { gpus } = admit(workload, this.#facts(workload.id));
     const record = newRecord(workload, gpus, this.#doors.now());
     this.#commitOrders(
-      this.#live(workload.id).map((runner) => [runner, stopOrder(runner, "replaced")]),
+      this.#live(workload.id).map((runner) => [runner, stopOrder(runner.record, "replaced")]),
       { put: [{ key: recordKey(record), body: record }], events: [eventOf(record)] },
     );
     this.#wanted?.add(workload.id);
@@ -149,44 +168,34 @@ export class Supervisor implements AsyncDisposable {
       { workload: record.id, generation: record.generation, image: record.spec.image },
       "workload accepted",
     );
-    this.#doors.changed(record);
+    this.#tellChanged(record);
   }
 
   /**
    * The complete desired set. What is not in it ends, what matches stays, what is missing starts; an entry that can't be
-   * taken is told by a `rejected` event and harms no other.
+   * taken is told by a `rejected` event and harms no other. Where the disk refuses, or the engine is away, or the node drains,
+   * what could not be done is tried again until the next `sync`.
    */
   sync(entries: readonly unknown[]): void {
     const parsed = entries.map((entry, index) => check(WorkloadSchema, entry, `workloads[${index}]`));
     const wanted = new Set(entries.flatMap((entry) => idOf(entry) ?? []));
     this.#wanted = wanted;
     this.#waiting = [];
-    for (const { runner } of this.#runners.values()) {
-      if (!wanted.has(runner.record.id)) runner.order(stopOrder(runner, "not_assigned"));
-    }
+    this.#endUnwanted();
     for (const [index, result] of parsed.entries()) {
-      if (!result.ok) {
-        this.#rejectUnreadable(entries[index], result.problem.message);
-        continue;
-      }
-      this.#take(result.value);
+      if (result.ok) this.#take(result.value);
+      else this.#attempt({ index }, () => this.#rejectUnreadable(entries[index], result.problem.message));
     }
     this.#sweep();
   }
 
-  #take(workload: Workload): void {
-    try {
-      this.assign(workload);
-    } catch (error) {
-      if (!(error instanceof GpunodeError)) throw error;
-      this.#reject(workload, error);
-    }
-  }
-
   /** The coordinator no longer wants it. Throws `unknown_workload`. */
   release(id: string, graceSeconds?: number): void {
-    this.#known(id);
-    for (const runner of this.#live(id)) runner.order(stopOrder(runner, "released", graceSeconds));
+    // Asked for and not begun: then there is nothing to end, and it must not begin later.
+    const isWaiting = this.#waiting.some((workload) => workload.id === id);
+    if (!isWaiting) this.#known(id);
+    for (const runner of this.#live(id)) runner.order(stopOrder(runner.record, "released", graceSeconds));
+    this.#waiting = this.#waiting.filter((workload) => workload.id !== id);
     this.#wanted?.delete(id);
   }
 
@@ -203,9 +212,11 @@ export class Supervisor implements AsyncDisposable {
     });
     // Who is ending already, with or without a notice, gets no second one; the end can only come sooner.
     for (const runner of told) {
-      const { stop } = runner.record;
-      if (stop !== undefined && graceSeconds !== undefined)
-        runner.order({ ...stop, graceSeconds, killAt: now + graceSeconds * 1000 });
+      const { stop, spec } = runner.record;
+      if (stop === undefined) continue;
+      // With a notice its deadline stands unless another is asked for; without one the workload's own grace is enough.
+      const sooner = graceSeconds ?? (stop.preemption === undefined ? spec.stop.graceSeconds : undefined);
+      if (sooner !== undefined) runner.order({ ...stop, graceSeconds: sooner, killAt: now + sooner * 1000 });
     }
     const live = told.filter(({ record }) => record.stop === undefined);
     if (live.length === 0) return 0;
@@ -241,6 +252,7 @@ export class Supervisor implements AsyncDisposable {
   /** Leaves without touching what runs: the next agent takes it up again. */
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#leaseTimer);
+    clearInterval(this.#retryTimer);
     this.#detach.abort(new Error("the agent is leaving"));
     await Promise.all([...this.#runners.values()].map(({ done }) => done));
   }
@@ -279,7 +291,7 @@ export class Supervisor implements AsyncDisposable {
       ...this.#doors,
       gpus: (uuids) => gpus().filter((gpu) => holdsAny(gpu, uuids)),
       gpusFree: (record, signal) => this.#gpusFree(record, signal),
-      pickPorts: (record) => pickPorts(record, this.#doors.policy, this.#reservedPorts(record)),
+      pickPorts: (record) => this.#pickPorts(record),
       keepLogs: async (record, container, signal) => {
         try {
           await keptLogs.keep(record, container, signal);
@@ -288,11 +300,70 @@ export class Supervisor implements AsyncDisposable {
         }
       },
       changed: (record) => {
-        this.output.changed();
-        this.#doors.changed(record);
+        this.#tellChanged(record);
         if (isTerminal(record.state)) this.#sweep();
       },
     };
+  }
+
+  /** What happened stands, whatever those who are told make of it. */
+  #tellChanged(record: WorkloadRecord): void {
+    this.output.changed();
+    this.#attempt({ workload: record.id }, () => this.#doors.changed(record));
+  }
+
+  /** Does what one entry needs; its failure is logged and harms no other. True where it was done. */
+  #attempt(fields: object, act: () => void): boolean {
+    try {
+      act();
+      return true;
+    } catch (error) {
+      this.#doors.log.error({ ...fields, err: error }, "a step of the workload set failed; the others go on");
+      return false;
+    }
+  }
+
+  #take(workload: Workload): void {
+    const fields = { workload: workload.id };
+    try {
+      this.assign(workload);
+    } catch (error) {
+      // What has yet to be told to end may hold what this one needs: no refusal is final before that.
+      const isFinal = error instanceof GpunodeError && !PASSING.has(error.code) && this.#unwanted().length === 0;
+      if (isFinal && this.#attempt(fields, () => this.#reject(workload, error))) return;
+      // The engine is away, the node drains or the disk refuses: these pass. It stays wanted and is tried again.
+      this.#doors.log.warn({ ...fields, err: error }, "a wanted workload cannot be taken now; trying again");
+      this.#waiting.push(workload);
+    }
+  }
+
+  /** What lives, was not listed by the last `sync`, and has not been told to end. */
+  #unwanted(): Runner[] {
+    const wanted = this.#wanted;
+    if (wanted === undefined) return [];
+    return this.runners().filter(
+      ({ record }) => !wanted.has(record.id) && record.stop === undefined && !isTerminal(record.state),
+    );
+  }
+
+  #endUnwanted(): void {
+    for (const runner of this.#unwanted()) {
+      const { record } = runner;
+      this.#attempt({ workload: record.id }, () => runner.order(stopOrder(record, "not_assigned")));
+    }
+  }
+
+  async #pickPorts(record: WorkloadRecord): Promise<PortBinding[]> {
+    const picked = this.#picking.then(async () => {
+      const ports = await pickPorts(record, this.#doors.policy, this.#reservedPorts(record));
+      this.#givenPorts.set(
+        recordKey(record),
+        ports.map(({ host }) => host),
+      );
+      return ports;
+    });
+    this.#picking = picked.catch(() => undefined);
+    return await picked;
   }
 
   /** Waits for those who hold the same GPUs or are an earlier generation of the same workload. */
@@ -332,8 +403,15 @@ export class Supervisor implements AsyncDisposable {
   }
 
   #reservedPorts(record: WorkloadRecord): ReadonlySet<number> {
-    const others = this.records().filter((other) => !isTerminal(other.state) && recordKey(other) !== recordKey(record));
-    return new Set(others.flatMap(({ ports }) => ports.map(({ host }) => host)));
+    const others = this.runners().filter(
+      ({ record: other, isOver }) => !isOver && recordKey(other) !== recordKey(record),
+    );
+    return new Set(
+      others.flatMap(({ record: other }) => [
+        ...other.ports.map(({ host }) => host),
+        ...(this.#givenPorts.get(recordKey(other)) ?? []),
+      ]),
+    );
   }
 
   #latest(id: string): { runner: Runner } | undefined {
@@ -343,6 +421,12 @@ export class Supervisor implements AsyncDisposable {
       if (record.id === id && record.generation > (found?.runner.record.generation ?? -1)) found = entry;
     }
     return found;
+  }
+
+  /** Whose output a reader means: the newest generation that lives, or else the newest. */
+  #shown(id: string): WorkloadRecord | undefined {
+    const live = this.#live(id).sort((a, b) => b.record.generation - a.record.generation);
+    return (live[0] ?? this.#latest(id)?.runner)?.record;
   }
 
   #known(id: string): Runner {
@@ -355,11 +439,6 @@ export class Supervisor implements AsyncDisposable {
     this.#doors.log.warn({ workload: workload.id, code: error.code }, `workload refused: ${error.message}`);
     // An older generation than ours is no new end of anything: ours goes on.
     if (error.code === "stale_generation") return;
-    // These pass: it stays wanted, and is tried again while it is.
-    if (error.code === "engine_unavailable" || error.code === "draining") {
-      this.#waiting.push(workload);
-      return;
-    }
     const now = this.#doors.now();
     const record: WorkloadRecord = {
       ...newRecord(workload, [], now),
@@ -374,6 +453,7 @@ export class Supervisor implements AsyncDisposable {
       events: [eventOf(record)],
     });
     this.#begin(record, undefined);
+    this.#tellChanged(record);
   }
 
   #rejectUnreadable(entry: unknown, message: string): void {
@@ -394,11 +474,6 @@ export class Supervisor implements AsyncDisposable {
   }
 
   #enforceLeases(): void {
-    try {
-      this.#retryWaiting();
-    } catch (error) {
-      this.#doors.log.error({ err: error }, "what waits could not be taken; trying again with the next sync");
-    }
     const silentSince = this.#doors.silentSince();
     if (silentSince === undefined) return;
     for (const { runner } of this.#runners.values()) {
@@ -425,8 +500,9 @@ export class Supervisor implements AsyncDisposable {
     return this.#wanted.has(id) && this.#latest(id)?.runner.record.generation === generation;
   }
 
-  /** Tries what a `sync` listed and could not be taken then: the engine was away, or the node was draining. */
-  #retryWaiting(): void {
+  /** Tries what the last `sync` asked for and could not be done then. */
+  #retry(): void {
+    this.#endUnwanted();
     const waiting = this.#waiting;
     if (waiting.length === 0 || this.draining || this.#doors.engineProblem() !== undefined) return;
     this.#waiting = [];
@@ -447,6 +523,7 @@ export class Supervisor implements AsyncDisposable {
     // Only when its container is gone: a record is what a restarted agent finds the container by.
     await done;
     if (this.#detach.signal.aborted || !this.#runners.delete(key)) return;
+    this.#givenPorts.delete(key);
     try {
       this.#doors.journal.commit({ put: [], remove: [key], events: [] });
       await this.#doors.keptLogs.forget(runner.record);
@@ -464,17 +541,6 @@ function lostEvents(key: string): EventBody[] {
   return [
     { kind: "workload", workload, generation: Number(generation), state: "lost", reason: "record_unreadable", message },
   ];
-}
-
-function stopOrder({ record }: Runner, reason: string, graceSeconds?: number): StopOrder {
-  return { outcome: "stopped", reason, graceSeconds: graceSeconds ?? record.spec.stop.graceSeconds };
-}
-
-function withNotice(record: WorkloadRecord, noticeSeq: number | undefined): WorkloadRecord {
-  const { stop } = record;
-  if (stop?.preemption === undefined || noticeSeq === undefined || stop.preemption.noticeSeq !== undefined)
-    return record;
-  return { ...record, stop: { ...stop, preemption: { ...stop.preemption, noticeSeq } } };
 }
 
 function newRecord(workload: Workload, gpus: string[], now: number): WorkloadRecord {

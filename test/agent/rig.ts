@@ -92,9 +92,9 @@ ${options.more ?? ""}
     const { nodeId } = this;
     const running = this.#daemon !== undefined;
     const code = await this.end("SIGTERM");
+    rmSync(this.dir, { recursive: true, force: true });
     if (running) expect(code, this.log).toBe(0);
     if (nodeId !== "") expect(await containersLeft(`org.gpunode.node=${nodeId}`)).toEqual([]);
-    rmSync(this.dir, { recursive: true, force: true });
   }
 }
 
@@ -113,9 +113,14 @@ export class Site implements AsyncDisposable {
       telemetryIntervalMs: 200,
     });
     const site = new Site(coordinator, new Rig({ ...options, url: coordinator.url }), stateDir);
-    site.rig.start();
-    await site.connected();
-    return site;
+    try {
+      site.rig.start();
+      await site.connected();
+      return site;
+    } catch (error) {
+      await site[Symbol.asyncDispose]().catch(() => undefined);
+      throw error;
+    }
   }
 
   readonly #stateDir: string;
@@ -148,9 +153,12 @@ export class Site implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.rig[Symbol.asyncDispose]();
-    await this.#coordinator.close();
-    rmSync(this.#stateDir, { recursive: true, force: true });
+    try {
+      await this.rig[Symbol.asyncDispose]();
+    } finally {
+      await this.#coordinator.close();
+      rmSync(this.#stateDir, { recursive: true, force: true });
+    }
   }
 }
 

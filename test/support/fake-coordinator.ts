@@ -158,7 +158,7 @@ export class FakeSession {
   }
 
   /** Waits until `look` finds something. */
-  async until<T>(look: () => T | undefined, what: string, timeoutMs = 5000): Promise<T> {
+  async until<T>(look: () => T | undefined, what: string, timeoutMs = 20_000): Promise<T> {
     const deadline = Date.now() + timeoutMs;
     while (true) {
       const found = look();

@@ -66,6 +66,7 @@ describe("NVIDIA_REQUIRE_CUDA of CUDA 12.4", () => {
     ["an older driver of a branch that is not", driver("525.147.05", "12.0"), T4, false],
     ["the first driver after the branch", driver("471.0", "11.4"), T4, false],
     ["a driver nobody could read", {}, T4, true],
+    ["a driver whose versions are no versions", driver("N/A", "N/A"), T4, true],
   ])("%s", (_, facts, on, runs) => {
     expect(refusal(env, facts, [on]) === undefined).toBe(runs);
   });

@@ -53,6 +53,7 @@ interface Machine {
 }
 
 type Call = keyof Engine;
+type ContainerStop = Parameters<Engine["stop"]>[1];
 
 /** The engine's side: containers live on whatever becomes of the agent. */
 class World {
@@ -450,6 +451,18 @@ describe("a workload", () => {
     agent.assign(exits(0));
     await ended(disk);
     await until(() => world.machines.size === 0, "the container is removed", 8000);
+  });
+
+  it("gets ports of its own also where two come for them at once", async () => {
+    const { world, agent } = await stage();
+    const gate = Promise.withResolvers<void>();
+    world.before = (call) => (call === "pull" ? gate.promise : undefined);
+    for (const id of ["a", "b", "c"]) agent.assign({ id, ports: [{ container: 80 }, { container: 81 }] });
+    await until(() => world.count("pull") === 3, "all pull");
+    gate.resolve();
+    await until(() => world.machines.size === 3, "all have containers");
+    const given = [...world.machines.values()].flatMap(({ spec }) => spec.ports.map(({ host }) => host));
+    expect(new Set(given).size).toBe(6);
   });
 
   it("gets host ports that nobody else gets in the same moment", async () => {
@@ -1273,5 +1286,197 @@ describe("a draining node", () => {
     agent.assign({ id: "x", ...exits(0) });
     await ended(disk, "x");
     expect(disk.states("w").at(-1)).toBe("running");
+  });
+});
+
+describe("a desired set on a bad day", () => {
+  const want = (id: string, input: Partial<WorkloadInput> = {}) => ({ id, generation: 1, image: "a", ...input });
+
+  it("of the engine is taken when that is back, and is no refusal", async () => {
+    let problem: string | undefined = "the engine is away";
+    const { disk, supervisor } = await stage({ engineProblem: () => problem });
+    supervisor.sync([want("w", exits(0)), want("dropped")]);
+    expect(disk.events).toEqual([]);
+    supervisor.release("dropped");
+    problem = undefined;
+    await until(() => disk.states("w").at(-1) === "succeeded", "it ran", 8000);
+    expect(disk.states("dropped")).toEqual([]);
+  }, 10_000);
+
+  it("of the disk loses one entry for a while and none for good", async () => {
+    const { disk, agent, supervisor } = await stage();
+    agent.assign({ id: "old", ...oneGpu });
+    await reached(disk, "running", "old");
+    const refused = new Set<string>();
+    agent.disk.before = (_, events) => {
+      for (const event of events) {
+        if (event.kind !== "workload" || event.state !== "accepted" || event.workload !== "first") continue;
+        if (refused.has(event.workload)) continue;
+        refused.add(event.workload);
+        throw new Error("SQLITE_FULL");
+      }
+    };
+    supervisor.sync([want("first", exits(0)), want("second", exits(0))]);
+    expect(refused.size).toBe(1);
+    await ended(disk, "old");
+    await ended(disk, "second");
+    await until(() => disk.states("first").at(-1) === "succeeded", "it ran", 8000);
+  }, 10_000);
+
+  it("of the disk does not refuse what needs the GPU of one that could not be told to end", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    agent.assign({ id: "old", ...oneGpu });
+    await reached(disk, "running", "old");
+    let refusals = 1;
+    agent.disk.before = () => {
+      if (refusals-- > 0) throw new Error("SQLITE_FULL");
+    };
+    supervisor.sync([want("new", { ...oneGpu, ...exits(0) })]);
+    await until(() => disk.states("new").at(-1) === "succeeded", "it ran", 8000);
+    expect(disk.workloadEvents("old").at(-1)).toMatchObject({ state: "stopped", reason: "not_assigned" });
+    expect(world.shared).toEqual([]);
+  }, 10_000);
+
+  it("shows its refusals to those who watch", async () => {
+    const shown: string[] = [];
+    const { supervisor } = await stage({ changed: ({ id, state }) => shown.push(`${id} ${state}`) });
+    supervisor.sync([want("w", { gpus: { count: 9 } })]);
+    expect(shown).toEqual(["w rejected"]);
+  });
+});
+
+describe("the end of a workload", () => {
+  it("leaves its GPU free at once, also for the agent that comes after", async () => {
+    const { disk, world, agent } = await stage();
+    agent.assign({ id: "old", ...oneGpu, ...exits(0) });
+    await ended(disk, "old");
+    await until(() => world.machines.size === 0, "the container is removed");
+    await leave(agent);
+    world.before = (call) => (call === "inspect" ? pause(100) : undefined);
+    const next = agentOn(disk, world);
+    await next.supervisor.restore();
+    expect(next.supervisor.holders().size).toBe(0);
+    next.assign({ id: "new", ...oneGpu, ...exits(0) });
+    await ended(disk, "new");
+  });
+
+  it("that it came to itself, before the signal of an order, is its own", async () => {
+    const told = Promise.withResolvers<boolean>();
+    const { disk, world, agent, supervisor } = await stage();
+    agent.doors.journal.told = () => told.promise;
+    agent.assign({});
+    await reached(disk, "running");
+    supervisor.preempt(["w"], { cause: "owner" });
+    await pause(20);
+    // It ends while the notice is still on its way; the order is then looked at once more.
+    const machine = world.of("w");
+    if (machine !== undefined) world.exit(machine, 0);
+    supervisor.release("w", 0);
+    await ended(disk);
+    told.resolve(true);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "succeeded", exitCode: 0 });
+    expect(disk.events.filter((event) => event.kind === "preemption").map(({ phase }) => phase)).toEqual([
+      "notice",
+      "finished",
+    ]);
+  });
+
+  it("takes its health with it", async () => {
+    const { disk, world, agent } = await stage();
+    agent.assign({ health: { exec: ["ok"] } });
+    await until(() => disk.workloadEvents("w").some(({ healthy }) => healthy === true), "it is healthy");
+    const machine = world.of("w");
+    if (machine !== undefined) world.exit(machine, 0);
+    await ended(disk);
+    expect(disk.workloadEvents("w").at(-1)).not.toHaveProperty("healthy");
+  });
+
+  it("does not wait for those who are told of it, nor for their mistakes", async () => {
+    const { disk, agent } = await stage({
+      changed: () => {
+        throw new Error("a mistake elsewhere");
+      },
+    });
+    agent.assign(exits(0));
+    await ended(disk);
+    expect(disk.states("w").at(-1)).toBe("succeeded");
+  });
+
+  it("given up on and running all the same lets the agent leave while it is being stopped", async () => {
+    const { world, agent, disk } = await stage();
+    world.after = (call) => {
+      if (call === "start") world.away = true;
+    };
+    agent.assign(oneGpu);
+    await until(() => world.away, "the engine went away");
+    await pause(100);
+    agent.clock.skewMs = 61_000;
+    await ended(disk);
+    world.after = () => undefined;
+    world.before = (call) => (call === "stop" ? new Promise(() => undefined) : undefined);
+    world.away = false;
+    await until(() => world.count("stop") === 1, "it is being stopped", 8000);
+    expect(agent.supervisor.holders().get("GPU-0")).toBe("w");
+    await leave(agent);
+  }, 12_000);
+});
+
+describe("an image", () => {
+  it("that was pruned between its pull and the create is pulled again", async () => {
+    const { disk, world, agent } = await stage();
+    let prunes = 1;
+    world.before = (call) => {
+      if (call === "create" && prunes-- > 0) throw new GpunodeError("pull_failed", "no such image");
+    };
+    agent.assign(exits(0));
+    await ended(disk);
+    expect(disk.states("w").at(-1)).toBe("succeeded");
+    expect(world.count("pull")).toBe(2);
+  });
+
+  it.each([
+    { env: {}, state: "rejected" },
+    { env: { NVIDIA_DISABLE_REQUIRE: "1" }, state: "succeeded" },
+  ])("that demands a newer driver ends as $state with the environment $env", async ({ env, state }) => {
+    const { disk, agent } = await stage({ driver: () => ({ cudaVersion: "12.0" }) });
+    const { pull } = agent.doors.engine;
+    agent.doors.engine.pull = async (...args) => ({
+      ...(await pull(...args)),
+      env: ["NVIDIA_REQUIRE_CUDA=cuda>=13.0"],
+    });
+    agent.assign({ ...oneGpu, env: { EXITS: "0", ...env } });
+    await ended(disk);
+    expect(disk.states("w").at(-1)).toBe(state);
+  });
+});
+
+describe("a refused replacement", () => {
+  it("does not hide the output of the generation that runs", async () => {
+    const { disk, agent, supervisor } = await stage();
+    agent.assign({ generation: 1 });
+    await reached(disk, "running");
+    supervisor.sync([{ id: "w", generation: 2, image: "a", gpus: { count: 9 } }]);
+    const lines: string[] = [];
+    const signal = new AbortController().signal;
+    for await (const { data } of supervisor.output.open("w", { follow: false, signal })) lines.push(data.toString());
+    expect(lines).toEqual(["hello\n"]);
+  });
+});
+
+describe("a preemption of what is being released with a long grace", () => {
+  it("brings its end forward to its own grace", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    let stubborn = true;
+    world.before = (call) => (call === "stop" && stubborn ? new Promise(() => undefined) : undefined);
+    agent.assign({ stop: { graceSeconds: 5 } });
+    await reached(disk, "running");
+    supervisor.release("w", 6000);
+    await until(() => world.count("stop") === 1, "it is being stopped");
+    stubborn = false;
+    expect(supervisor.preempt(["w"], { cause: "owner" })).toBe(0);
+    await ended(disk);
+    const last = world.calls.filter(({ call }) => call === "stop").at(-1)?.detail as ContainerStop | undefined;
+    expect(last?.graceSeconds).toBeLessThanOrEqual(5);
+    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "stopped", reason: "released" });
   });
 });
