@@ -59,17 +59,29 @@ export const PressureEvent = z.object({
   resource: z.enum(["vram", "host_memory", "disk"]),
   gpu: GpuUuid.exactOptional(),
   level: PressureLevel,
+  /** Of what can be used: VRAM less what the driver reserves, memory less what could not be given out, disk. */
   valuePercent: Quantity,
+  /** The threshold of the level it came to; on the way down, the one it fell below. */
   thresholdPercent: Quantity,
+  freeMiB: Count.exactOptional(),
+  /** True where a GPU's memory is the host's (GB10, Jetson): `host_memory` is then the GPU's memory too. */
+  unified: z.boolean().exactOptional(),
 });
+export type PressureEvent = z.infer<typeof PressureEvent>;
 
 export const GpuHealthEvent = z.object({
   kind: z.literal("gpuHealth"),
   gpu: GpuUuid,
   status: HealthStatus,
+  /** Why it is not healthy; on a healthy GPU, what happened to it and passed (an Xid that was an application's fault). */
   reasons: z.array(HealthReason),
 });
+export type GpuHealthEvent = z.infer<typeof GpuHealthEvent>;
 
+/**
+ * What a workload used from `from` to `to`. The intervals of a generation follow each other without gap or overlap, from its
+ * start to its end. `signature` is the node's Ed25519 key over the record without it, as RFC 8785 canonical JSON.
+ */
 export const UsageEvent = z.object({
   kind: z.literal("usage"),
   workload: WorkloadId,
@@ -84,9 +96,13 @@ export const UsageEvent = z.object({
   cpuSeconds: Quantity.exactOptional(),
   networkRxBytes: Count.exactOptional(),
   networkTxBytes: Count.exactOptional(),
+  /** Seconds of the interval in which its GPUs were sampled: what mean, peak and energy speak of. */
+  observedSeconds: Quantity.exactOptional(),
+  /** The last of this generation. */
   final: z.boolean(),
   signature: z.string(),
 });
+export type UsageEvent = z.infer<typeof UsageEvent>;
 
 export const NodeEvent = z.object({
   kind: z.literal("node"),

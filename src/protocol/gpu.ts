@@ -68,7 +68,12 @@ export const Gpu = z.object({
   cudaVersion: z.string().exactOptional(),
   vbiosVersion: z.string().exactOptional(),
   pci: Pci.exactOptional(),
+  /** The limit in force; below `powerLimitDefaultWatts` where the owner capped the board. */
   powerLimitWatts: Quantity.exactOptional(),
+  powerLimitDefaultWatts: Quantity.exactOptional(),
+  /** The highest clock the SMs may run at now; below `smClockMaxMHz` where the owner capped it. */
+  smClockLimitMHz: Count.exactOptional(),
+  smClockMaxMHz: Count.exactOptional(),
   eccEnabled: z.boolean().exactOptional(),
   persistenceMode: z.boolean().exactOptional(),
   displayActive: z.boolean().exactOptional(),
@@ -98,6 +103,10 @@ export const GpuTelemetry = z.object({
   memoryUtilizationPercent: Percent.exactOptional(),
   vramUsedMiB: Count.exactOptional(),
   vramTotalMiB: Count.exactOptional(),
+  /** Kept by the driver for itself: no workload's and no owner's. */
+  vramReservedMiB: Count.exactOptional(),
+  /** In use by no process the driver tells of. */
+  vramUnattributedMiB: Count.exactOptional(),
   pressure: PressureLevel.exactOptional(),
   powerWatts: Quantity.exactOptional(),
   temperatureCelsius: z.number().exactOptional(),
@@ -111,6 +120,11 @@ export const GpuTelemetry = z.object({
   encoderPercent: Percent.exactOptional(),
   decoderPercent: Percent.exactOptional(),
   eccUncorrected: Count.exactOptional(),
+  /** Those of no workload are the owner's. */
   processes: z.array(GpuProcess).exactOptional(),
+  /** Where the GPU is split. */
+  mig: z
+    .array(z.object({ uuid: GpuUuid, vramUsedMiB: Count.exactOptional(), vramTotalMiB: Count.exactOptional() }))
+    .exactOptional(),
 });
 export type GpuTelemetry = z.infer<typeof GpuTelemetry>;
