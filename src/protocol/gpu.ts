@@ -32,7 +32,17 @@ export const MigInstance = z.object({
 });
 export type MigInstance = z.infer<typeof MigInstance>;
 
-export const GpuLink = z.object({ gpu: GpuUuid, kind: z.enum(["nvlink", "pcie"]), count: Count.exactOptional() });
+export const GpuLink = z.object({
+  gpu: GpuUuid,
+  kind: z.enum(["nvlink", "pcie"]),
+  /** NVLinks between the two. */
+  count: Count.exactOptional(),
+  /**
+   * The way over PCIe in `nvidia-smi topo`'s terms: one PCIe switch (`pix`), several (`pxb`), one host bridge (`phb`), one NUMA node
+   * (`node`), across sockets (`sys`).
+   */
+  path: z.enum(["pix", "pxb", "phb", "node", "sys"]).exactOptional(),
+});
 export type GpuLink = z.infer<typeof GpuLink>;
 
 export const Pci = z.object({

@@ -1,6 +1,6 @@
+import { compareVersions } from "../placement/unit.ts";
 import { GpunodeError } from "../protocol/errors.ts";
 import type { Gpu } from "../protocol/gpu.ts";
-import { compareVersions } from "./allocate.ts";
 import type { LocalImage } from "./needs.ts";
 
 /**

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { GpunodeError } from "../../src/protocol/errors.ts";
 import type { Gpu, MigInstance } from "../../src/protocol/gpu.ts";
 import { GpuRequest } from "../../src/protocol/workload.ts";
-import { allocate, compareVersions } from "../../src/workload/allocate.ts";
+import { allocate } from "../../src/workload/allocate.ts";
 
 function gpu(index: number, changes: Partial<Gpu> = {}): Gpu {
   return {
@@ -109,17 +109,6 @@ describe("whole GPUs", () => {
 });
 
 describe("compute capability", () => {
-  it.each([
-    ["9.0", "10.0", -1],
-    ["10.0", "9.0", 1],
-    ["12.1", "12.0", 1],
-    ["8.6", "8.6", 0],
-    ["12", "12.0", 0],
-    ["535.104.05", "535.86.10", 1],
-  ] as const)("%s against %s", (a, b, sign) => {
-    expect(compareVersions(a, b)).toBe(sign);
-  });
-
   it("takes a Blackwell for a Hopper's work", () => {
     expect(outcome({ minComputeCapability: "9.0" }, [gpu(0, { computeCapability: "10.0" })])).toEqual(["GPU-0"]);
   });
@@ -157,7 +146,7 @@ describe("MIG", () => {
   });
 
   it("refuses a profile nobody made, with the profiles there are", () => {
-    expect(refusal({ migProfile: "7g.80gb" }, [divided]).message).toMatch(/1g\.10gb, not 7g\.80gb/);
+    expect(refusal({ migProfile: "7g.80gb" }, [divided]).message).toMatch(/1g\.10gb, 7g\.80gb asked for/);
   });
 
   it("holds an instance's own memory against what is asked for", () => {

@@ -1,14 +1,14 @@
+import type { GpuLink } from "../../protocol/gpu.ts";
+
 /** How one GPU reaches another, by nvidia-smi's index. */
-export interface IndexLink {
-  index: number;
-  kind: "nvlink" | "pcie";
-  /** NVLinks between the two. */
-  count?: number;
-}
+export type IndexLink = Omit<GpuLink, "gpu"> & { index: number };
+
+/** `topo -m`'s words for a way over PCIe. */
+const PATHS = ["pix", "pxb", "phb", "node", "sys"] as const;
 
 /**
- * Reads `nvidia-smi topo -m`: index of a GPU → how it reaches the others. `NV12` is twelve NVLinks, everything else (PIX, PXB,
- * PHB, NODE, SYS) goes over PCIe. Columns and rows of network cards are passed over. Never throws.
+ * Reads `nvidia-smi topo -m`: index of a GPU → how it reaches the others. `NV12` is twelve NVLinks, PIX, PXB, PHB, NODE and SYS
+ * are ways over PCIe, from the nearest to the farthest. Columns and rows of network cards are passed over. Never throws.
  */
 export function readTopology(text: string): Map<number, IndexLink[]> {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: the header is underlined with ANSI escapes
@@ -27,7 +27,9 @@ export function readTopology(text: string): Map<number, IndexLink[]> {
       if (column === undefined || cell === undefined || cell === "X" || cell === "" || column === row) return;
       const count = /^NV(\d+)$/.exec(cell)?.[1];
       const index = Number(column);
-      reached.push(count === undefined ? { index, kind: "pcie" } : { index, kind: "nvlink", count: Number(count) });
+      const path = PATHS.find((word) => word === cell.toLowerCase());
+      if (count !== undefined) reached.push({ index, kind: "nvlink", count: Number(count) });
+      else reached.push({ index, kind: "pcie", ...(path !== undefined && { path }) });
     });
     links.set(Number(row), reached);
   }
