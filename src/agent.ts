@@ -13,7 +13,7 @@ import { Link } from "./link/link.ts";
 import type { AgentCommand } from "./link/needs.ts";
 import { describe } from "./local/describe.ts";
 import { startLocalApi } from "./local/server.ts";
-import { createDrain } from "./preemption/drain.ts";
+import { createDrain, type DrainKind } from "./preemption/drain.ts";
 import type { PolicyInfo, Problem } from "./protocol/frames.ts";
 import { openStore, type Store } from "./store/store.ts";
 import { advertisement, withHolders } from "./telemetry/advertisement.ts";
@@ -102,8 +102,8 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     }),
   );
   const drain = createDrain(supervisor, store, {
-    get: () => store.get(DRAINING) === "yes",
-    set: (draining) => store.set(DRAINING, draining ? "yes" : undefined),
+    get: () => drainKindOf(store.get(DRAINING)),
+    set: (kind) => store.set(DRAINING, kind),
   });
   await supervisor.restore();
   store.append([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
@@ -284,6 +284,10 @@ function untilAborted(signal: AbortSignal): Promise<void> {
 /** The provider's interval is the fastest there is; the coordinator may ask for a slower one. */
 function slower(config: Config, askedMs: number): number {
   return Math.max(config.telemetry.intervalMs, askedMs);
+}
+
+function drainKindOf(saved: string | undefined): DrainKind | undefined {
+  return saved === "drain" || saved === "maintenance" ? saved : undefined;
 }
 
 function heardAt(store: Store): number | undefined {

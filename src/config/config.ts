@@ -2,6 +2,13 @@ import type { Values } from "./keys.ts";
 import type { PortRange } from "./kinds.ts";
 import type { Secret } from "./secret.ts";
 
+/** Percent of what can be used, and how much may be free at most. */
+export interface PressureLimits {
+  elevatedPercent: number;
+  criticalPercent: number;
+  freeMiB: number;
+}
+
 /** The daemon's configuration, complete: every default filled in. docs/configuration.md explains each value. */
 export interface Config {
   name: string;
@@ -21,9 +28,15 @@ export interface Config {
     proxy?: Secret;
     insecure: boolean;
   };
-  nvidia: { smi: string; simulated: boolean };
+  nvidia: { smi: string; simulated: boolean; kernelLog: string };
   docker: { socket: string };
-  telemetry: { intervalMs: number };
+  telemetry: { intervalMs: number; healthIntervalMs: number };
+  /** From where a resource counts as under pressure. */
+  pressure: {
+    vram: PressureLimits;
+    hostMemory: PressureLimits & { stallPercent: number };
+    disk: PressureLimits;
+  };
   policy: {
     images: readonly string[];
     maxWorkloads?: number;
@@ -57,9 +70,21 @@ export function configOf(values: Values): Config {
       }),
       insecure: values["coordinator.insecure"],
     },
-    nvidia: { smi: values["nvidia.smi"], simulated: values["nvidia.simulated"] },
+    nvidia: {
+      smi: values["nvidia.smi"],
+      simulated: values["nvidia.simulated"],
+      kernelLog: values["nvidia.kernel_log"],
+    },
     docker: { socket: values["docker.socket"] },
-    telemetry: { intervalMs: values["telemetry.interval_ms"] },
+    telemetry: {
+      intervalMs: values["telemetry.interval_ms"],
+      healthIntervalMs: values["telemetry.health_interval_seconds"] * 1000,
+    },
+    pressure: {
+      vram: limits(values, "vram"),
+      hostMemory: { ...limits(values, "memory"), stallPercent: values["pressure.memory_stall_percent"] },
+      disk: limits(values, "disk"),
+    },
     policy: {
       images: values["policy.images"],
       hostPorts: values["policy.host_ports"],
@@ -74,6 +99,14 @@ export function configOf(values: Values): Config {
       pullNoProgressSeconds: values["policy.pull_no_progress_seconds"],
     },
     log: { level: values["log.level"] },
+  };
+}
+
+function limits(values: Values, resource: "vram" | "memory" | "disk"): PressureLimits {
+  return {
+    elevatedPercent: values[`pressure.${resource}_elevated_percent`],
+    criticalPercent: values[`pressure.${resource}_critical_percent`],
+    freeMiB: values[`pressure.${resource}_free_mib`],
   };
 }
 

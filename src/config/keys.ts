@@ -30,6 +30,15 @@ function defaulted<T>(value: T, definition: Omit<Key<T>, "fallback" | "defaultTe
   return { ...definition, fallback: () => value, defaultText: JSON.stringify(value) };
 }
 
+/** A share from which something counts as pressure. */
+function percent(value: number, description: string): Key<number> {
+  return defaulted<number>(value, { kind: kinds.number({ min: 1, max: 100 }), description });
+}
+
+function mebibytes(value: number, description: string): Key<number> {
+  return defaulted<number>(value, { kind: kinds.integer({ min: 0, max: 1_073_741_824 }), description });
+}
+
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 
 /** Every key there is, in the order of the reference. */
@@ -109,6 +118,10 @@ export const KEYS = {
     description:
       "The GPUs come from the simulator: containers are told of theirs in `NVIDIA_VISIBLE_DEVICES`, nothing is attached.",
   }),
+  "nvidia.kernel_log": defaulted<string>("/dev/kmsg", {
+    kind: kinds.path(),
+    description: "The kernel's log, where the driver tells of faults (Xid). A file of `dmesg` lines does as well.",
+  }),
   "docker.socket": defaulted<string>("/var/run/docker.sock", {
     kind: kinds.path(),
     description: "Socket of the Docker engine.",
@@ -116,8 +129,32 @@ export const KEYS = {
   }),
   "telemetry.interval_ms": defaulted<number>(1000, {
     kind: kinds.integer({ min: 100, max: 5000 }),
-    description: "Time between two samples, until the coordinator asks for another.",
+    description:
+      "Time between two samples of the GPUs, while somebody listens: a coordinator, a workload that runs, `gpunode status`. The coordinator may ask for a longer one.",
   }),
+  "telemetry.health_interval_seconds": defaulted<number>(30, {
+    kind: kinds.integer({ min: 1, max: 60 }),
+    description: "Time between two full readings of the GPUs: their health, their processes, what came or went.",
+  }),
+  "pressure.vram_elevated_percent": percent(
+    95,
+    "VRAM in use, of what the driver leaves, that counts as elevated pressure.",
+  ),
+  "pressure.vram_critical_percent": percent(99, "VRAM in use that counts as critical pressure."),
+  "pressure.vram_free_mib": mebibytes(
+    512,
+    "While more VRAM than this is free, its pressure is normal, whatever the percentage.",
+  ),
+  "pressure.memory_elevated_percent": percent(85, "Memory of this machine in use that counts as elevated pressure."),
+  "pressure.memory_critical_percent": percent(95, "Memory of this machine in use that counts as critical pressure."),
+  "pressure.memory_free_mib": mebibytes(2048, "While more memory than this is free, its pressure is normal."),
+  "pressure.memory_stall_percent": percent(
+    20,
+    "Share of the time in which something waited for memory (PSI, some, 10 s) that counts as elevated pressure.",
+  ),
+  "pressure.disk_elevated_percent": percent(90, "Disk in use, where images lie, that counts as elevated pressure."),
+  "pressure.disk_critical_percent": percent(97, "Disk in use, where images lie, that counts as critical pressure."),
+  "pressure.disk_free_mib": mebibytes(10240, "While more disk than this is free, its pressure is normal."),
   "policy.images": defaulted<readonly string[]>(["*"], {
     kind: kinds.textList(),
     description: 'Images that may run; `*` stands for any run of characters: `["ghcr.io/me/*"]`.',

@@ -143,6 +143,15 @@ function contradictions(values: Values, settings: readonly Setting[], file: stri
       pair[1] === undefined ? (["cert_file", "key_file"] as const) : (["key_file", "cert_file"] as const);
     about(`coordinator.${key}`, `coordinator.${key} needs coordinator.${missing} with it`);
   }
+  for (const resource of ["vram", "memory", "disk"] as const) {
+    const elevated = values[`pressure.${resource}_elevated_percent`];
+    const critical = values[`pressure.${resource}_critical_percent`];
+    if (elevated < critical) continue;
+    const problem = `pressure.${resource}_critical_percent ${critical} must be above pressure.${resource}_elevated_percent ${elevated}`;
+    const isOwn = (key: KeyName) => settings.some((setting) => setting.key === key && setting.source !== "default");
+    const key = `pressure.${resource}_critical_percent` as const;
+    about(isOwn(key) ? key : `pressure.${resource}_elevated_percent`, problem);
+  }
   return faults;
 }
 

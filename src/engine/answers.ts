@@ -95,6 +95,7 @@ export const VersionAnswer = z.object({ Version: z.string(), ApiVersion: z.strin
 
 export const InfoAnswer = z.object({
   Driver: z.string().exactOptional(),
+  DockerRootDir: z.string().exactOptional(),
   CgroupVersion: z.string().exactOptional(),
   Runtimes: z.record(z.string(), z.unknown()).nullish(),
   InitBinary: text,

@@ -25,8 +25,14 @@ export interface DockerEngineOptions {
   relistMs?: number;
 }
 
+/** The Docker engine, and where it keeps its data. */
+export interface DockerEngine extends Engine, AsyncDisposable {
+  /** Where it keeps images and layers on this machine, as `info` last told; undefined before. */
+  dataRoot(): string | undefined;
+}
+
 /** The Docker engine behind a unix socket. Connects only when asked something, and keeps no connection that nobody uses. */
-export function createDockerEngine(options: DockerEngineOptions): Engine & AsyncDisposable {
+export function createDockerEngine(options: DockerEngineOptions): DockerEngine {
   const { nodeId, log } = options;
   const client = engineClient(options.socketPath, options);
   const events = containerEvents(client, nodeId, options);
@@ -38,6 +44,7 @@ export function createDockerEngine(options: DockerEngineOptions): Engine & Async
 
   return {
     info: facts.info,
+    dataRoot: facts.dataRoot,
     pull: createPuller(client).pull,
     image: (reference) => inspectImage(client, reference),
     images: () => listImages(client),

@@ -11,10 +11,13 @@ export interface EngineFacts {
   info(signal?: AbortSignal): Promise<EngineInfo>;
   /** True where the engine can put an init process before the workload's command; asked for once. */
   hasInit(): Promise<boolean>;
+  /** Where the engine keeps images and layers, as it last said; undefined before. */
+  dataRoot(): string | undefined;
 }
 
 export function engineFacts(client: EngineClient): EngineFacts {
   let init: boolean | undefined;
+  let dataRoot: string | undefined;
 
   async function read(signal?: AbortSignal): Promise<EngineInfo> {
     const options = { doing: "ask the container engine what it is", timeoutMs: INFO_MS, signal };
@@ -23,7 +26,12 @@ export function engineFacts(client: EngineClient): EngineFacts {
       client.ask((abortSignal) => client.get("/info", { abortSignal }), options),
     ]);
     const { Version, ApiVersion } = parseAnswer(VersionAnswer, version, "its version");
-    const { Driver, CgroupVersion, Runtimes, InitBinary, InitCommit } = parseAnswer(InfoAnswer, info, "itself");
+    const { Driver, CgroupVersion, Runtimes, InitBinary, InitCommit, DockerRootDir } = parseAnswer(
+      InfoAnswer,
+      info,
+      "itself",
+    );
+    dataRoot = DockerRootDir;
     // The engine names the init program it would use whether it is there or not; Debian's docker.io may come without.
     // Where it could not run the program to ask for its version, that reads "N/A".
     init = InitBinary !== "" && InitCommit?.ID !== "N/A" && InitCommit?.ID !== "";
@@ -44,5 +52,6 @@ export function engineFacts(client: EngineClient): EngineFacts {
       if (init === undefined) await read();
       return init ?? false;
     },
+    dataRoot: () => dataRoot,
   };
 }

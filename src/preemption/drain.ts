@@ -2,10 +2,13 @@ import type { Journal } from "../workload/needs.ts";
 import { isTerminal } from "../workload/state.ts";
 import type { Supervisor } from "../workload/supervisor.ts";
 
+/** `maintenance`: draining, and with the last workload gone the GPUs are let go of, so that their driver can be changed. */
+export type DrainKind = "drain" | "maintenance";
+
 /** Where the drain is remembered over restarts and reboots. */
 export interface DrainMemory {
-  get(): boolean;
-  set(draining: boolean): void;
+  get(): DrainKind | undefined;
+  set(kind: DrainKind | undefined): void;
 }
 
 /**
@@ -14,35 +17,45 @@ export interface DrainMemory {
  */
 export interface Drain {
   readonly draining: boolean;
+  /** Draining for maintenance, and nothing runs any more. */
+  readonly isEmptied: boolean;
   /** Preempts all that runs, each with notice. Draining again only makes the ends come sooner. */
-  start(why: { cause: "owner" | "coordinator"; graceSeconds?: number }): void;
+  start(why: { cause: "owner" | "coordinator"; kind?: DrainKind; graceSeconds?: number }): void;
   lift(): void;
 }
 
 export function createDrain(supervisor: Supervisor, journal: Journal, memory: DrainMemory): Drain {
-  supervisor.draining = memory.get();
+  let kind = memory.get();
+  supervisor.draining = kind !== undefined;
   const tell = (state: "draining" | "available", reason?: string) =>
     journal.commit({ put: [], remove: [], events: [{ kind: "node", state, ...(reason !== undefined && { reason }) }] });
+  const become = (next: DrainKind | undefined) => {
+    memory.set(next);
+    kind = next;
+    supervisor.draining = next !== undefined;
+  };
   return {
     get draining() {
-      return supervisor.draining;
+      return kind !== undefined;
     },
-    start({ cause, graceSeconds }) {
-      if (!supervisor.draining) {
-        memory.set(true);
-        supervisor.draining = true;
+    get isEmptied() {
+      return kind === "maintenance" && supervisor.runners().every(({ isOver }) => isOver);
+    },
+    start({ cause, kind: wanted = "drain", graceSeconds }) {
+      if (kind === undefined) {
+        become(wanted);
         tell("draining", cause);
-      }
+      } else if (wanted === "maintenance") become(wanted);
       const live = supervisor.records().filter(({ state }) => !isTerminal(state));
+      const message = wanted === "maintenance" ? "the node is drained for maintenance" : "the node is draining";
       supervisor.preempt(
         live.map(({ id }) => id),
-        { cause, message: "the node is draining", ...(graceSeconds !== undefined && { graceSeconds }) },
+        { cause, message, ...(graceSeconds !== undefined && { graceSeconds }) },
       );
     },
     lift() {
-      if (!supervisor.draining) return;
-      memory.set(false);
-      supervisor.draining = false;
+      if (kind === undefined) return;
+      become(undefined);
       tell("available");
     },
   };

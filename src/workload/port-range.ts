@@ -3,7 +3,37 @@ import { createServer } from "node:net";
 import { GpunodeError } from "../protocol/errors.ts";
 import type { PortBinding } from "../protocol/workload.ts";
 import type { Policy } from "./admit.ts";
-import type { WorkloadRecord } from "./record.ts";
+import { recordKey, type WorkloadRecord } from "./record.ts";
+
+/** Which host ports have been given to whom: what was given counts before it is on the record. */
+export class PortBook {
+  /** One record's ports are looked for at a time. */
+  #picking: Promise<unknown> = Promise.resolve();
+  readonly #given = new Map<string, readonly number[]>();
+
+  /** Ports for a record, none of them held by or given to one of `others`. Throws `policy_denied` where the range is used up. */
+  async pick(record: WorkloadRecord, policy: Policy, others: () => readonly WorkloadRecord[]): Promise<PortBinding[]> {
+    const picked = this.#picking.then(async () => {
+      const reserved = others().flatMap((other) => [
+        ...other.ports.map(({ host }) => host),
+        ...(this.#given.get(recordKey(other)) ?? []),
+      ]);
+      const ports = await pickPorts(record, policy, new Set(reserved));
+      this.#given.set(
+        recordKey(record),
+        ports.map(({ host }) => host),
+      );
+      return ports;
+    });
+    this.#picking = picked.catch(() => undefined);
+    return await picked;
+  }
+
+  /** The record is no more. */
+  forget(key: string): void {
+    this.#given.delete(key);
+  }
+}
 
 /**
  * Host ports for a record, lowest free first: in the provider's range, not `reserved` by another workload, and with no

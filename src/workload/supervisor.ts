@@ -1,17 +1,16 @@
-import { type ErrorCode, GpunodeError } from "../protocol/errors.ts";
+import { GpunodeError } from "../protocol/errors.ts";
 import type { EventBody, PreemptionCause } from "../protocol/event.ts";
 import type { Gpu } from "../protocol/gpu.ts";
-import { check } from "../protocol/parse.ts";
-import type { PortBinding, Workload } from "../protocol/workload.ts";
-import { Workload as WorkloadSchema } from "../protocol/workload.ts";
+import type { Workload } from "../protocol/workload.ts";
 import { orAborted } from "./abort.ts";
 import { admit, type Policy } from "./admit.ts";
 import type { Holders } from "./allocate.ts";
+import { DesiredSet } from "./desired-set.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import { silenceEnds } from "./lease.ts";
 import { type Engine, type Journal, type JournalRow, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
-import { pickPorts } from "./port-range.ts";
+import { PortBook } from "./port-range.ts";
 import { eventOf, recordKey, type StopOrder, type StoredWorkload, WorkloadRecord } from "./record.ts";
 import { Runner, type RunnerDoors, type Secrets } from "./runner.ts";
 import { isTerminal } from "./state.ts";
@@ -22,9 +21,6 @@ const KEEP_ENDED = 100;
 const LEASE_CHECK_MS = 1000;
 /** What a `sync` asked for and could not be done at once (engine away, draining, disk full) is tried again so often. */
 const RETRY_MS = 5000;
-
-/** Refusals that pass by themselves: they are no end of a workload that a `sync` lists. */
-const PASSING: ReadonlySet<ErrorCode> = new Set(["engine_unavailable", "draining"]);
 
 export interface SupervisorDoors {
   engine: Engine;
@@ -56,21 +52,22 @@ export class Supervisor implements AsyncDisposable {
   readonly #runners = new Map<string, { runner: Runner; done: Promise<void> }>();
   readonly #detach = new AbortController();
   readonly output: WorkloadOutput;
-  /** Ids the coordinator last named; ended ones among them are remembered so that they are not run again. */
-  #wanted: Set<string> | undefined;
-  /** Entries of a `sync` that could not be read, already told. */
-  readonly #unreadable = new Set<string>();
   draining = false;
-  /** Wanted by the last `sync` and not possible then. */
-  #waiting: Workload[] = [];
+  readonly #desired: DesiredSet;
   #leaseTimer: NodeJS.Timeout | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
-  /** One record's ports are looked for at a time; what was given counts before it is on the record. */
-  #picking: Promise<unknown> = Promise.resolve();
-  readonly #givenPorts = new Map<string, readonly number[]>();
+  readonly #ports = new PortBook();
 
   constructor(doors: SupervisorDoors) {
     this.#doors = doors;
+    this.#desired = new DesiredSet({
+      ...doors,
+      runners: () => this.runners(),
+      assign: (workload) => this.assign(workload),
+      reject: (workload, error) => this.#reject(workload, error),
+      takesAnything: () => !this.draining && doors.engineProblem() === undefined,
+      isKnown: (key) => this.#runners.has(key),
+    });
     this.output = new WorkloadOutput(doors.engine, doors.keptLogs, (id) => this.#shown(id));
   }
 
@@ -91,7 +88,7 @@ export class Supervisor implements AsyncDisposable {
     }
     this.#leaseTimer = setInterval(() => this.#enforceLeases(), LEASE_CHECK_MS);
     this.#leaseTimer.unref();
-    this.#retryTimer = setInterval(() => this.#retry(), RETRY_MS);
+    this.#retryTimer = setInterval(() => this.#desired.retry(), RETRY_MS);
     this.#retryTimer.unref();
     await this.removeStrays();
   }
@@ -145,7 +142,7 @@ export class Supervisor implements AsyncDisposable {
       const { generation } = known.record;
       if (generation === workload.generation) {
         known.giveSecrets(secretsOf(workload));
-        this.#wanted?.add(workload.id);
+        this.#desired.add(workload.id);
         return;
       }
       if (generation > workload.generation) {
@@ -162,7 +159,7 @@ export class Supervisor implements AsyncDisposable {
       this.#live(workload.id).map((runner) => [runner, stopOrder(runner.record, "replaced")]),
       { put: [{ key: recordKey(record), body: record }], events: [eventOf(record)] },
     );
-    this.#wanted?.add(workload.id);
+    this.#desired.add(workload.id);
     this.#begin(record, secretsOf(workload));
     this.#doors.log.info(
       { workload: record.id, generation: record.generation, image: record.spec.image },
@@ -177,26 +174,16 @@ export class Supervisor implements AsyncDisposable {
    * what could not be done is tried again until the next `sync`.
    */
   sync(entries: readonly unknown[]): void {
-    const parsed = entries.map((entry, index) => check(WorkloadSchema, entry, `workloads[${index}]`));
-    const wanted = new Set(entries.flatMap((entry) => idOf(entry) ?? []));
-    this.#wanted = wanted;
-    this.#waiting = [];
-    this.#endUnwanted();
-    for (const [index, result] of parsed.entries()) {
-      if (result.ok) this.#take(result.value);
-      else this.#attempt({ index }, () => this.#rejectUnreadable(entries[index], result.problem.message));
-    }
+    this.#desired.replace(entries);
     this.#sweep();
   }
 
   /** The coordinator no longer wants it. Throws `unknown_workload`. */
   release(id: string, graceSeconds?: number): void {
     // Asked for and not begun: then there is nothing to end, and it must not begin later.
-    const isWaiting = this.#waiting.some((workload) => workload.id === id);
-    if (!isWaiting) this.#known(id);
+    if (!this.#desired.isWaiting(id)) this.#known(id);
     for (const runner of this.#live(id)) runner.order(stopOrder(runner.record, "released", graceSeconds));
-    this.#waiting = this.#waiting.filter((workload) => workload.id !== id);
-    this.#wanted?.delete(id);
+    this.#desired.delete(id);
   }
 
   /**
@@ -291,7 +278,7 @@ export class Supervisor implements AsyncDisposable {
       ...this.#doors,
       gpus: (uuids) => gpus().filter((gpu) => holdsAny(gpu, uuids)),
       gpusFree: (record, signal) => this.#gpusFree(record, signal),
-      pickPorts: (record) => this.#pickPorts(record),
+      pickPorts: (record) => this.#ports.pick(record, this.#doors.policy, () => this.#others(record)),
       keepLogs: async (record, container, signal) => {
         try {
           await keptLogs.keep(record, container, signal);
@@ -321,49 +308,6 @@ export class Supervisor implements AsyncDisposable {
       this.#doors.log.error({ ...fields, err: error }, "a step of the workload set failed; the others go on");
       return false;
     }
-  }
-
-  #take(workload: Workload): void {
-    const fields = { workload: workload.id };
-    try {
-      this.assign(workload);
-    } catch (error) {
-      // What has yet to be told to end may hold what this one needs: no refusal is final before that.
-      const isFinal = error instanceof GpunodeError && !PASSING.has(error.code) && this.#unwanted().length === 0;
-      if (isFinal && this.#attempt(fields, () => this.#reject(workload, error))) return;
-      // The engine is away, the node drains or the disk refuses: these pass. It stays wanted and is tried again.
-      this.#doors.log.warn({ ...fields, err: error }, "a wanted workload cannot be taken now; trying again");
-      this.#waiting.push(workload);
-    }
-  }
-
-  /** What lives, was not listed by the last `sync`, and has not been told to end. */
-  #unwanted(): Runner[] {
-    const wanted = this.#wanted;
-    if (wanted === undefined) return [];
-    return this.runners().filter(
-      ({ record }) => !wanted.has(record.id) && record.stop === undefined && !isTerminal(record.state),
-    );
-  }
-
-  #endUnwanted(): void {
-    for (const runner of this.#unwanted()) {
-      const { record } = runner;
-      this.#attempt({ workload: record.id }, () => runner.order(stopOrder(record, "not_assigned")));
-    }
-  }
-
-  async #pickPorts(record: WorkloadRecord): Promise<PortBinding[]> {
-    const picked = this.#picking.then(async () => {
-      const ports = await pickPorts(record, this.#doors.policy, this.#reservedPorts(record));
-      this.#givenPorts.set(
-        recordKey(record),
-        ports.map(({ host }) => host),
-      );
-      return ports;
-    });
-    this.#picking = picked.catch(() => undefined);
-    return await picked;
   }
 
   /** Waits for those who hold the same GPUs or are an earlier generation of the same workload. */
@@ -402,16 +346,11 @@ export class Supervisor implements AsyncDisposable {
     };
   }
 
-  #reservedPorts(record: WorkloadRecord): ReadonlySet<number> {
-    const others = this.runners().filter(
-      ({ record: other, isOver }) => !isOver && recordKey(other) !== recordKey(record),
-    );
-    return new Set(
-      others.flatMap(({ record: other }) => [
-        ...other.ports.map(({ host }) => host),
-        ...(this.#givenPorts.get(recordKey(other)) ?? []),
-      ]),
-    );
+  /** What else may still hold something on this node. */
+  #others(record: WorkloadRecord): WorkloadRecord[] {
+    return this.runners()
+      .filter(({ record: other, isOver }) => !isOver && recordKey(other) !== recordKey(record))
+      .map(({ record: other }) => other);
   }
 
   #latest(id: string): { runner: Runner } | undefined {
@@ -456,23 +395,6 @@ export class Supervisor implements AsyncDisposable {
     this.#tellChanged(record);
   }
 
-  #rejectUnreadable(entry: unknown, message: string): void {
-    const id = idOf(entry);
-    const generation = (entry as { generation?: unknown } | null)?.generation;
-    if (id === undefined || typeof generation !== "number" || !Number.isInteger(generation) || generation < 0) {
-      this.#doors.log.warn({}, `a workload of the desired set cannot be read and has no usable id: ${message}`);
-      return;
-    }
-    const key = recordKey({ id, generation });
-    if (this.#unreadable.has(key) || this.#runners.has(key)) return;
-    this.#doors.journal.commit({
-      put: [],
-      remove: [],
-      events: [{ kind: "workload", workload: id, generation, state: "rejected", reason: "invalid_spec", message }],
-    });
-    this.#unreadable.add(key);
-  }
-
   #enforceLeases(): void {
     const silentSince = this.#doors.silentSince();
     if (silentSince === undefined) return;
@@ -496,17 +418,9 @@ export class Supervisor implements AsyncDisposable {
 
   /** The newest generation of what is still wanted; before the first `sync` nobody knows what that is. */
   #isRemembered({ id, generation }: WorkloadRecord): boolean {
-    if (this.#wanted === undefined) return true;
-    return this.#wanted.has(id) && this.#latest(id)?.runner.record.generation === generation;
-  }
-
-  /** Tries what the last `sync` asked for and could not be done then. */
-  #retry(): void {
-    this.#endUnwanted();
-    const waiting = this.#waiting;
-    if (waiting.length === 0 || this.draining || this.#doors.engineProblem() !== undefined) return;
-    this.#waiting = [];
-    for (const workload of waiting) this.#take(workload);
+    const isWanted = this.#desired.wants(id);
+    if (isWanted === undefined) return true;
+    return isWanted && this.#latest(id)?.runner.record.generation === generation;
   }
 
   /** Forgets ended workloads nobody asks for any more. */
@@ -523,7 +437,7 @@ export class Supervisor implements AsyncDisposable {
     // Only when its container is gone: a record is what a restarted agent finds the container by.
     await done;
     if (this.#detach.signal.aborted || !this.#runners.delete(key)) return;
-    this.#givenPorts.delete(key);
+    this.#ports.forget(key);
     try {
       this.#doors.journal.commit({ put: [], remove: [key], events: [] });
       await this.#doors.keptLogs.forget(runner.record);
@@ -562,11 +476,6 @@ function newRecord(workload: Workload, gpus: string[], now: number): WorkloadRec
 
 function secretsOf({ registryAuth, secretEnv }: Workload): Secrets {
   return registryAuth === undefined ? { secretEnv } : { registryAuth, secretEnv };
-}
-
-function idOf(entry: unknown): string | undefined {
-  const id = (entry as { id?: unknown } | null)?.id;
-  return typeof id === "string" && WorkloadSchema.shape.id.safeParse(id).success ? id : undefined;
 }
 
 function holdsAny(gpu: Gpu, uuids: readonly string[]): boolean {

@@ -40,9 +40,14 @@ it("an empty file gives the defaults", async () => {
     stateDir: "/s",
     runDir: "/r",
     coordinator: { insecure: false },
-    nvidia: { smi: "nvidia-smi", simulated: false },
+    nvidia: { smi: "nvidia-smi", simulated: false, kernelLog: "/dev/kmsg" },
     docker: { socket: "/var/run/docker.sock" },
-    telemetry: { intervalMs: 1000 },
+    telemetry: { intervalMs: 1000, healthIntervalMs: 30_000 },
+    pressure: {
+      vram: { elevatedPercent: 95, criticalPercent: 99, freeMiB: 512 },
+      hostMemory: { elevatedPercent: 85, criticalPercent: 95, freeMiB: 2048, stallPercent: 20 },
+      disk: { elevatedPercent: 90, criticalPercent: 97, freeMiB: 10_240 },
+    },
     policy: {
       images: ["*"],
       hostPorts: { from: 30000, to: 30999 },
@@ -128,11 +133,18 @@ it("every key can be set in the environment", async () => {
     "log.level": "trace",
   };
   const names = KEY_NAMES.filter((key) => key !== "coordinator.join_token_file");
-  const env = Object.fromEntries(names.map((key) => [envNameOf(key), texts[key] ?? "/some/path"]));
+  const textOf = (key: string) => {
+    if (/_elevated_|_stall_/.test(key)) return "50";
+    return /_critical_|_mib$|_seconds$/.test(key) ? "60" : "/some/path";
+  };
+  const env = Object.fromEntries(names.map((key) => [envNameOf(key), texts[key] ?? textOf(key)]));
   const { config, settings, warnings } = await resolveConfig({ env });
   expect(warnings).toEqual([]);
   for (const key of names) expect(settings.find((setting) => setting.key === key)?.source).toBe(envNameOf(key));
   expect(config.labels).toEqual({ site: "garage", rack: "3" });
+  expect(config.telemetry).toEqual({ intervalMs: 200, healthIntervalMs: 60_000 });
+  const limits = { elevatedPercent: 50, criticalPercent: 60, freeMiB: 60 };
+  expect(config.pressure).toEqual({ vram: limits, hostMemory: { ...limits, stallPercent: 50 }, disk: limits });
   expect(config.policy).toEqual({
     images: ["a/*", "b/*"],
     maxWorkloads: 0,
@@ -195,6 +207,10 @@ describe("what is wrong is said with its line", () => {
     [
       '[coordinator]\njoin_token = "a"\njoin_token_file = "/b"\n',
       "FILE:2: give either coordinator.join_token or coordinator.join_token_file, not both",
+    ],
+    [
+      "[pressure]\nvram_elevated_percent = 99.5\n",
+      "FILE:2: pressure.vram_critical_percent 99 must be above pressure.vram_elevated_percent 99.5",
     ],
     ['[coordinator]\ncert_file = "/c"\n', "FILE:2: coordinator.cert_file needs coordinator.key_file with it"],
     [
