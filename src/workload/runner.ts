@@ -11,9 +11,11 @@ import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
 import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
 import { watchHealth } from "./probe.ts";
-import { containerName, eventOf, recordKey, type StopOrder, type WorkloadRecord } from "./record.ts";
-import { isTerminal, mayFollow } from "./state.ts";
+import { containerName, eventOf, type StopOrder, type WorkloadRecord } from "./record.ts";
+import { isTerminal } from "./state.ts";
 import { harder } from "./stop-order.ts";
+import { takeDown } from "./take-down.ts";
+import { JournalRefused, WrittenRecord } from "./written-record.ts";
 
 /**
  * One workload's life. A runner is an actor: one record, one loop, one abort controller. The loop looks at the record and at
@@ -57,8 +59,6 @@ const ENGINE_PATIENCE_MS = 60_000;
 const RETRY_FIRST_MS = 250;
 const RETRY_MOST_MS = 5_000;
 const RESTART_BACKOFF_MOST_MS = 60_000;
-/** A stop signal waits this long at most for the coordinator to hold the notice. */
-const NOTICE_WAIT_MS = 500;
 /** 128 + SIGKILL. */
 const KILLED_EXIT_CODE = 137;
 /** So long the engine may take to learn that the kernel killed a container for its memory. */
@@ -74,7 +74,7 @@ const TOLD_REASONS: ReadonlySet<string> = new Set(["wrong_architecture", "comman
 
 export class Runner {
   readonly #doors: RunnerDoors;
-  #record: WorkloadRecord;
+  readonly #record: WrittenRecord;
   #secrets: Secrets | undefined;
   #secretsCame = Promise.withResolvers<void>();
   #interrupt = new AbortController();
@@ -84,14 +84,14 @@ export class Runner {
   #isOver = false;
 
   constructor(record: WorkloadRecord, secrets: Secrets | undefined, doors: RunnerDoors) {
-    this.#record = record;
+    this.#record = new WrittenRecord(record, doors);
     this.#secrets = secrets;
     this.#doors = doors;
     if (isKnownDown(record)) this.#letGo();
   }
 
   get record(): WorkloadRecord {
-    return this.#record;
+    return this.#record.current;
   }
 
   /** Bytes pulled so far, while a pull is under way. */
@@ -122,22 +122,21 @@ export class Runner {
   order(stop: StopOrder, events: readonly EventBody[] = []): void {
     const next = this.recordWith(stop);
     if (next === undefined) return;
-    this.#save(next, events);
+    this.#record.save(next, events);
     this.#interrupt.abort();
   }
 
   /** The record as an order would leave it; undefined where the order changes nothing. */
   recordWith(stop: StopOrder): WorkloadRecord | undefined {
-    if (isTerminal(this.#record.state)) return undefined;
-    const before = this.#record.stop;
+    if (isTerminal(this.record.state)) return undefined;
+    const before = this.record.stop;
     const next = before === undefined ? stop : harder(before, stop, this.#doors.now());
-    return next === before ? undefined : { ...this.#record, stop: next };
+    return next === before ? undefined : { ...this.record, stop: next };
   }
 
   /** Takes over a record that `recordWith` made and somebody else has committed, with what else belonged to it. */
   adopt(record: WorkloadRecord): void {
-    this.#record = record;
-    this.#tellChanged();
+    this.#record.adopt(record);
     this.#interrupt.abort();
   }
 
@@ -162,8 +161,8 @@ export class Runner {
         const container = await this.#observe();
         // The record is read after the wait: an order may have come meanwhile.
         if (signal.aborted) continue;
-        if (isTerminal(this.#record.state) && (container === undefined || !isUp(container))) this.#letGo();
-        const step = nextStep(this.#record, container);
+        if (isTerminal(this.record.state) && (container === undefined || !isUp(container))) this.#letGo();
+        const step = nextStep(this.record, container);
         if (step.do === "done") return;
         await this.#perform(step, signal, detach);
         this.#engineAwaySince = undefined;
@@ -182,7 +181,7 @@ export class Runner {
   /** Turns an error into an ending where it is one; false where the step is worth another try. */
   #settle(error: unknown): boolean {
     const { log } = this.#doors;
-    const fields = { workload: this.#record.id, generation: this.#record.generation };
+    const fields = { workload: this.record.id, generation: this.record.generation };
     if (error instanceof JournalRefused) {
       log.error(
         { ...fields, err: error.cause },
@@ -193,7 +192,7 @@ export class Runner {
     const known = error instanceof GpunodeError ? error : undefined;
     if (known?.code === "engine_unavailable" && !this.#outOfPatience()) return false;
     // Once it ends anyway, an error on the way (a stop, a remove) is no new ending: the step is tried again.
-    if (isTerminal(this.#record.state) || this.#record.stop !== undefined || this.#record.state === "running") {
+    if (isTerminal(this.record.state) || this.record.stop !== undefined || this.record.state === "running") {
       log.warn({ ...fields, err: error }, "a step failed; trying again");
       return false;
     }
@@ -207,7 +206,7 @@ export class Runner {
       typeof detail === "string" && TOLD_REASONS.has(detail) ? detail : code === "unsupported" ? "start_failed" : code;
     const message = known?.message ?? "an unexpected error inside gpunode; its log has the details";
     try {
-      this.#end({ state, reason, message });
+      this.#record.end({ state, reason, message });
     } catch {
       return false;
     }
@@ -218,16 +217,16 @@ export class Runner {
   #outOfPatience(): boolean {
     const now = this.#doors.now();
     this.#engineAwaySince ??= now;
-    return this.#record.state !== "running" && now - this.#engineAwaySince > ENGINE_PATIENCE_MS;
+    return this.record.state !== "running" && now - this.#engineAwaySince > ENGINE_PATIENCE_MS;
   }
 
   async #observe(): Promise<ContainerState | undefined> {
-    const { id, generation, state, containerId } = this.#record;
+    const { id, generation, state, containerId } = this.record;
     if (containerId !== undefined) return await this.#doors.engine.inspect(containerId);
     if (state === "accepted" || state === "pulling") return undefined;
-    if (isTerminal(state) && this.#record.imageId === undefined) return undefined;
+    if (isTerminal(state) && this.record.imageId === undefined) return undefined;
     // A create may have happened just before a crash, its id never written down: the name finds it again.
-    const found = await this.#doors.engine.inspect(containerName(this.#record));
+    const found = await this.#doors.engine.inspect(containerName(this.record));
     if (found?.labels[LABEL_WORKLOAD] !== id || found.labels[LABEL_GENERATION] !== String(generation)) return undefined;
     return found;
   }
@@ -248,7 +247,7 @@ export class Runner {
       case "restart":
         return await this.#restart(step.container, signal);
       case "stop":
-        return await this.#stop(step.container, signal);
+        return await takeDown(this.#record, step.container, this.#doors, signal);
       case "finish":
         return this.#finish(step.container);
       case "remove":
@@ -260,10 +259,10 @@ export class Runner {
   /** As well as it can be done: output that cannot be kept (a full disk) must not keep the container too. */
   async #keepLogs(container: ContainerState, detach: AbortSignal): Promise<void> {
     try {
-      await this.#doors.keepLogs(this.#record, container, detach);
+      await this.#doors.keepLogs(this.record, container, detach);
     } catch (error) {
       detach.throwIfAborted();
-      this.#doors.log.warn({ workload: this.#record.id, err: error }, "its last output could not be kept");
+      this.#doors.log.warn({ workload: this.record.id, err: error }, "its last output could not be kept");
     }
     detach.throwIfAborted();
   }
@@ -277,7 +276,7 @@ export class Runner {
   #finish(container: ContainerState | undefined): void {
     this.#isOver = true;
     try {
-      this.#end({ ...endingOf(this.#record, container), ...this.#finishedAt(container) });
+      this.#record.end({ ...endingOf(this.record, container), ...finishedAt(container) });
     } catch (error) {
       this.#isOver = false;
       throw error;
@@ -287,16 +286,16 @@ export class Runner {
 
   async #pullImage(signal: AbortSignal): Promise<void> {
     await this.#awaitSecrets(signal);
-    if (this.#record.state === "accepted") this.#move("pulling", {});
+    if (this.record.state === "accepted") this.#record.move("pulling", {});
     const began = performance.now();
     const image = await this.#fetchImage(signal);
-    this.#move("starting", { ...image, timings: { ...this.#record.timings, pullMs: elapsed(began) } });
+    this.#record.move("starting", { ...image, timings: { ...this.record.timings, pullMs: elapsed(began) } });
   }
 
   /** Pulls the image and checks what it demands of this node. */
   async #fetchImage(signal: AbortSignal): Promise<{ imageId: string; imageDigest: string }> {
     const { engine, policy } = this.#doors;
-    const { image: reference, user, gpus, env } = this.#record.spec;
+    const { image: reference, user, gpus, env } = this.record.spec;
     const auth = this.#secrets?.registryAuth;
     try {
       const image = await engine.pull(reference, {
@@ -304,11 +303,11 @@ export class Runner {
         noProgressMs: policy.pullNoProgressMs,
         onProgress: (currentBytes, totalBytes) => {
           this.#pull = { currentBytes, totalBytes };
-          this.#doors.progress(this.#record, currentBytes, totalBytes);
+          this.#doors.progress(this.record, currentBytes, totalBytes);
         },
         signal,
       });
-      const needed = gpus.count === 0 ? [] : this.#doors.gpus(this.#record.gpus);
+      const needed = gpus.count === 0 ? [] : this.#doors.gpus(this.record.gpus);
       // The container's environment is the image's with the workload's on top, and the toolkit reads the whole.
       const own = Object.entries(env).map(([name, value]) => `${name}=${value}`);
       checkImageDemands({ ...image, env: [...image.env, ...own] }, this.#doors.host, this.#doors.driver(), needed);
@@ -321,30 +320,30 @@ export class Runner {
 
   /** After a restart of the agent the secrets come back with the next `sync`; until then nothing is made without them. */
   async #awaitSecrets(signal: AbortSignal): Promise<void> {
-    if (!this.#record.hadSecrets || this.#secrets !== undefined) return;
+    if (!this.record.hadSecrets || this.#secrets !== undefined) return;
     await orAborted(this.#secretsCame.promise, signal);
   }
 
   async #create(signal: AbortSignal): Promise<void> {
     await this.#awaitSecrets(signal);
-    await this.#doors.gpusFree(this.#record, signal);
-    if (this.#record.spec.ports.length > 0) this.#save({ ports: await this.#doors.pickPorts(this.#record) });
+    await this.#doors.gpusFree(this.record, signal);
+    if (this.record.spec.ports.length > 0) this.#record.save({ ports: await this.#doors.pickPorts(this.record) });
     signal.throwIfAborted();
     const began = performance.now();
     const containerId = await this.#createWithImage(signal);
-    this.#save({ containerId, timings: { ...this.#record.timings, createMs: elapsed(began) } });
+    this.#record.save({ containerId, timings: { ...this.record.timings, createMs: elapsed(began) } });
   }
 
   /** An image that was pruned since its pull is pulled once more. */
   async #createWithImage(signal: AbortSignal): Promise<string> {
     const { engine, policy, nodeId } = this.#doors;
-    const create = () => engine.create(containerSpec(this.#record, this.#secrets, { policy, nodeId }));
+    const create = () => engine.create(containerSpec(this.record, this.#secrets, { policy, nodeId }));
     try {
       return await create();
     } catch (error) {
       if (!(error instanceof GpunodeError) || error.code !== "pull_failed") throw error;
       signal.throwIfAborted();
-      this.#save(await this.#fetchImage(signal));
+      this.#record.save(await this.#fetchImage(signal));
       signal.throwIfAborted();
       return await create();
     }
@@ -353,13 +352,13 @@ export class Runner {
   async #start(container: ContainerState): Promise<void> {
     const began = performance.now();
     await this.#doors.engine.start(container.id);
-    const timings = { ...this.#record.timings, startMs: elapsed(began) };
-    this.#move("running", { containerId: container.id, startedAt: this.#doors.now(), timings });
+    const timings = { ...this.record.timings, startMs: elapsed(began) };
+    this.#record.move("running", { containerId: container.id, startedAt: this.#doors.now(), timings });
   }
 
   #markRunning(container: ContainerState): void {
     const startedAt = container.startedAt === undefined ? this.#doors.now() : Date.parse(container.startedAt);
-    this.#move("running", { containerId: container.id, startedAt });
+    this.#record.move("running", { containerId: container.id, startedAt });
   }
 
   /** Waits for the end, the run-time limit or an order, whichever is first, and watches health meanwhile. */
@@ -368,22 +367,22 @@ export class Runner {
     const over = linkedController(signal);
     const both = over.signal;
     const limits = [this.#waitForEnd(container, both), this.#limitRuntime(both)];
-    const probe = this.#record.spec.health;
+    const probe = this.record.spec.health;
     const watching =
       probe === undefined
         ? undefined
         : watchHealth(probe, {
             engine,
             containerId: container.id,
-            ports: this.#record.ports,
+            ports: this.record.ports,
             hostIp: this.#doors.policy.hostIp,
             signal: both,
             report: (healthy) => {
               log.info(
-                { workload: this.#record.id, healthy },
+                { workload: this.record.id, healthy },
                 healthy ? "workload is healthy" : "workload is unhealthy",
               );
-              this.#save({ healthy }, [eventOf({ ...this.#record, healthy })]);
+              this.#record.save({ healthy }, [eventOf({ ...this.record, healthy })]);
             },
           });
     try {
@@ -399,15 +398,15 @@ export class Runner {
   async #waitForEnd({ id }: ContainerState, signal: AbortSignal): Promise<void> {
     const ended = await this.#doors.engine.wait(id, signal);
     const isUnexplained = ended?.exitCode === KILLED_EXIT_CODE && !ended.oomKilled;
-    if (isUnexplained && this.#record.spec.resources.memoryMiB !== undefined) {
+    if (isUnexplained && this.record.spec.resources.memoryMiB !== undefined) {
       await sleep(OOM_WORD_MS, undefined, { signal });
     }
   }
 
   async #limitRuntime(signal: AbortSignal): Promise<void> {
-    const limit = this.#record.spec.maxRuntimeSeconds;
+    const limit = this.record.spec.maxRuntimeSeconds;
     if (limit === undefined) return await orAborted(new Promise<never>(() => undefined), signal);
-    const endsAt = (this.#record.startedAt ?? this.#doors.now()) + limit * 1000;
+    const endsAt = (this.record.startedAt ?? this.#doors.now()) + limit * 1000;
     for (let left = endsAt - this.#doors.now(); left > 0; left = endsAt - this.#doors.now()) {
       await sleep(Math.min(left, TIMER_MOST_MS), undefined, { signal });
     }
@@ -416,149 +415,32 @@ export class Runner {
       outcome: "failed",
       reason: "max_runtime",
       message,
-      graceSeconds: this.#record.spec.stop.graceSeconds,
+      graceSeconds: this.record.spec.stop.graceSeconds,
     });
   }
 
   async #restart(container: ContainerState, signal: AbortSignal): Promise<void> {
-    if (!alreadyCounted(this.#record, container)) {
-      const restarts = this.#record.restarts + 1;
+    if (!alreadyCounted(this.record, container)) {
+      const restarts = this.record.restarts + 1;
       await sleep(Math.min(1000 * 2 ** (restarts - 1), RESTART_BACKOFF_MOST_MS), undefined, { signal });
-      const message = `exited with code ${container.exitCode}; restart ${restarts} of ${this.#record.spec.restart.maxRetries}`;
+      const message = `exited with code ${container.exitCode}; restart ${restarts} of ${this.record.spec.restart.maxRetries}`;
       const restartedAfter = container.finishedAt;
-      const { healthy: _verdict, ...record } = this.#record;
+      const { healthy: _verdict, ...record } = this.record;
       const next = { ...record, restarts, ...(restartedAfter !== undefined && { restartedAfter }) };
-      this.#replace(next, [eventOf({ ...next, reason: "restarted", message })]);
+      this.#record.replace(next, [eventOf({ ...next, reason: "restarted", message })]);
     }
     signal.throwIfAborted();
     await this.#doors.engine.start(container.id);
     // Those who follow its output go on reading only now that it writes again.
-    this.#tellChanged();
-  }
-
-  async #stop(container: ContainerState, signal: AbortSignal): Promise<void> {
-    const { engine, journal, now } = this.#doors;
-    const { stop: stopPolicy } = this.#record.spec;
-    if (isTerminal(this.#record.state)) {
-      const { graceSeconds } = stopPolicy;
-      return await orAborted(engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds }), signal);
-    }
-    const noticeSeq = this.#record.stop?.preemption?.noticeSeq;
-    if (this.#record.state !== "stopping") {
-      // The notice is with the coordinator before the first signal, or half a second has passed.
-      if (noticeSeq !== undefined) await orAborted(journal.told(noticeSeq, NOTICE_WAIT_MS), signal);
-      const { reason, message } = this.#order();
-      this.#move("stopping", { reason, ...(message !== undefined && { message }) });
-    }
-    if (this.#order().preemption !== undefined) await this.#checkpoint(container, signal);
-    const killAt = this.#order().killAt ?? now() + this.#order().graceSeconds * 1000;
-    if (this.#order().killAt === undefined) this.#save({ stop: { ...this.#order(), killAt } });
-    const graceSeconds = Math.max(0, (killAt - now()) / 1000);
-    // A harder order interrupts this wait; the loop then comes back here with the earlier end.
-    await orAborted(engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds }), signal);
-  }
-
-  #order(): StopOrder {
-    if (this.#record.stop === undefined) throw new Error("a stop step without a stop order");
-    return this.#record.stop;
-  }
-
-  /** Runs the checkpoint once, within its time and the order's, also when an agent's restart comes in between. */
-  async #checkpoint(container: ContainerState, signal: AbortSignal): Promise<void> {
-    const { engine, log, now } = this.#doors;
-    const order = this.#order();
-    const { checkpoint } = this.#record.spec.stop;
-    const { preemption } = order;
-    if (checkpoint === undefined || preemption === undefined || preemption.checkpointed === true) return;
-    const until = Math.min(
-      preemption.checkpointUntil ?? now() + checkpoint.timeoutSeconds * 1000,
-      order.killAt ?? Number.MAX_SAFE_INTEGER,
-    );
-    if (preemption.checkpointUntil === undefined) {
-      this.#save({ stop: { ...order, preemption: { ...preemption, checkpointUntil: until } } });
-    }
-    const timeoutMs = until - now();
-    let message = "cut: no time was left";
-    if (timeoutMs > 0) {
-      try {
-        const { exitCode } = await engine.exec(container.id, checkpoint.exec, { timeoutMs, signal });
-        message =
-          exitCode === undefined ? `cut after ${Math.round(timeoutMs / 1000)} s` : `exited with code ${exitCode}`;
-      } catch (error) {
-        if (signal.aborted) throw error;
-        message = `could not be run: ${error instanceof Error ? error.message : "unknown"}`;
-      }
-    }
-    log.info({ workload: this.#record.id }, `checkpoint ${message}`);
-    const stop = { ...this.#order(), preemption: { ...preemption, checkpointUntil: until, checkpointed: true } };
-    const { id, gpus } = this.#record;
-    const { cause } = preemption;
-    this.#save({ stop }, [{ kind: "preemption", phase: "checkpointed", cause, workloads: [id], gpus, message }]);
-  }
-
-  #finishedAt(container: ContainerState | undefined): { finishedAt?: number } {
-    const at = container?.finishedAt;
-    return at === undefined || (container !== undefined && isUp(container)) ? {} : { finishedAt: Date.parse(at) };
-  }
-
-  #end(ending: Partial<WorkloadRecord> & { state: WorkloadState }): void {
-    const { state, ...changes } = ending;
-    const finishedAt = changes.finishedAt ?? this.#doors.now();
-    const preemption = this.#record.stop?.preemption;
-    const events: EventBody[] =
-      preemption === undefined
-        ? []
-        : [
-            {
-              kind: "preemption",
-              phase: "finished",
-              cause: preemption.cause,
-              workloads: [this.#record.id],
-              gpus: this.#record.gpus,
-            },
-          ];
-    this.#move(state, { ...changes, finishedAt }, events);
-  }
-
-  #move(state: WorkloadState, changes: Partial<WorkloadRecord>, events: readonly EventBody[] = []): void {
-    if (!mayFollow(this.#record.state, state)) {
-      throw new Error(`a workload cannot go from ${this.#record.state} to ${state}`);
-    }
-    const { healthy, ...record } = this.#record;
-    // What has ended is neither healthy nor unhealthy.
-    const verdict = healthy === undefined || isTerminal(state) ? {} : { healthy };
-    const next = { ...record, ...verdict, ...changes, state };
-    this.#replace(next, [eventOf(next), ...events]);
-    const { id, generation, reason, exitCode } = next;
-    this.#doors.log.info({ workload: id, generation, state, reason, exitCode }, `workload ${state}`);
-  }
-
-  #save(changes: Partial<WorkloadRecord>, events: readonly EventBody[] = []): void {
-    this.#replace({ ...this.#record, ...changes }, events);
-  }
-
-  #replace(next: WorkloadRecord, events: readonly EventBody[]): void {
-    try {
-      this.#doors.journal.commit({ put: [{ key: recordKey(next), body: next }], remove: [], events: [...events] });
-    } catch (cause) {
-      throw new JournalRefused("the state database refused a write", { cause });
-    }
-    this.#record = next;
-    this.#tellChanged();
-  }
-
-  /** The commit stands, whatever those who are told make of it. */
-  #tellChanged(): void {
-    try {
-      this.#doors.changed(this.#record);
-    } catch (error) {
-      this.#doors.log.error({ err: error, workload: this.#record.id }, "a change could not be told within the agent");
-    }
+    this.#record.tellChanged();
   }
 }
 
-/** The disk refused a record; nothing was done, and the step is tried again. */
-class JournalRefused extends Error {}
+/** When a container that is down went down, as the engine tells. */
+function finishedAt(container: ContainerState | undefined): { finishedAt?: number } {
+  const at = container?.finishedAt;
+  return at === undefined || (container !== undefined && isUp(container)) ? {} : { finishedAt: Date.parse(at) };
+}
 
 /**
  * True where the record alone tells that its container is down. Whatever ran was seen to be down when its end was recorded; only

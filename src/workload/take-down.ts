@@ -1,0 +1,82 @@
+import { orAborted } from "./abort.ts";
+import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
+import { isTerminal } from "./state.ts";
+import type { WrittenRecord } from "./written-record.ts";
+
+/** A stop signal waits this long at most for the coordinator to hold the notice. */
+const NOTICE_WAIT_MS = 500;
+
+export interface TakeDownDoors {
+  engine: Engine;
+  journal: Journal;
+  log: Log;
+  now(): number;
+}
+
+/**
+ * Brings a container down as its record's order says: the notice is told, the checkpoint run, the signal sent, and after its grace
+ * it is killed. Each part is recorded before it begins, so that a restarted agent goes on where this one was. Rejects with the signal's
+ * reason when it is aborted: a harder order, or the agent leaves.
+ */
+export async function takeDown(
+  record: WrittenRecord,
+  container: ContainerState,
+  doors: TakeDownDoors,
+  signal: AbortSignal,
+): Promise<void> {
+  const { engine, journal, now } = doors;
+  const { stop: stopPolicy } = record.current.spec;
+  if (isTerminal(record.current.state)) {
+    const { graceSeconds } = stopPolicy;
+    return await orAborted(engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds }), signal);
+  }
+  const noticeSeq = record.current.stop?.preemption?.noticeSeq;
+  if (record.current.state !== "stopping") {
+    // The notice is with the coordinator before the first signal, or half a second has passed.
+    if (noticeSeq !== undefined) await orAborted(journal.told(noticeSeq, NOTICE_WAIT_MS), signal);
+    const { reason, message } = record.order;
+    record.move("stopping", { reason, ...(message !== undefined && { message }) });
+  }
+  if (record.order.preemption !== undefined) await checkpoint(record, container, doors, signal);
+  const killAt = record.order.killAt ?? now() + record.order.graceSeconds * 1000;
+  if (record.order.killAt === undefined) record.save({ stop: { ...record.order, killAt } });
+  const graceSeconds = Math.max(0, (killAt - now()) / 1000);
+  // A harder order interrupts this wait; the runner's loop then comes back here with the earlier end.
+  await orAborted(engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds }), signal);
+}
+
+/** Runs the checkpoint once, within its time and the order's, also when an agent's restart comes in between. */
+async function checkpoint(
+  record: WrittenRecord,
+  container: ContainerState,
+  { engine, log, now }: TakeDownDoors,
+  signal: AbortSignal,
+): Promise<void> {
+  const { order } = record;
+  const { preemption } = order;
+  const { checkpoint: wanted } = record.current.spec.stop;
+  if (wanted === undefined || preemption === undefined || preemption.checkpointed === true) return;
+  const until = Math.min(
+    preemption.checkpointUntil ?? now() + wanted.timeoutSeconds * 1000,
+    order.killAt ?? Number.MAX_SAFE_INTEGER,
+  );
+  if (preemption.checkpointUntil === undefined) {
+    record.save({ stop: { ...order, preemption: { ...preemption, checkpointUntil: until } } });
+  }
+  const timeoutMs = until - now();
+  let message = "cut: no time was left";
+  if (timeoutMs > 0) {
+    try {
+      const { exitCode } = await engine.exec(container.id, wanted.exec, { timeoutMs, signal });
+      message = exitCode === undefined ? `cut after ${Math.round(timeoutMs / 1000)} s` : `exited with code ${exitCode}`;
+    } catch (error) {
+      if (signal.aborted) throw error;
+      message = `could not be run: ${error instanceof Error ? error.message : "unknown"}`;
+    }
+  }
+  const { id, gpus } = record.current;
+  log.info({ workload: id }, `checkpoint ${message}`);
+  const stop = { ...record.order, preemption: { ...preemption, checkpointUntil: until, checkpointed: true } };
+  const { cause } = preemption;
+  record.save({ stop }, [{ kind: "preemption", phase: "checkpointed", cause, workloads: [id], gpus, message }]);
+}
