@@ -170,7 +170,10 @@ describe("readTopology", () => {
       [0, [{ index: 1, kind: "nvlink", count: 12 }]],
       [1, [{ index: 0, kind: "nvlink", count: 12 }]],
     ]);
-    expect([...readTopology(text.replaceAll("NV12", "PHB"))][0]).toEqual([0, [{ index: 1, kind: "pcie", path: "phb" }]]);
+    expect([...readTopology(text.replaceAll("NV12", "PHB"))][0]).toEqual([
+      0,
+      [{ index: 1, kind: "pcie", path: "phb" }],
+    ]);
   });
 
   it.each(["", "garbage", "\tGPU0\tGPU1\n", "GPU0\t X \n", "\tGPU0\tGPU1\nGPU0\n"])("%j does not throw", (text) => {
