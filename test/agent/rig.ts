@@ -41,9 +41,16 @@ ${options.more ?? ""}
 
   readonly #scenario: string;
 
-  start(): void {
-    const child = spawn(process.execPath, [program, "run", "--config", this.config], {
-      env: { ...process.env, GPUNODE_SIM_SCENARIO: this.#scenario, GPUNODE_SIM_SEED: this.dir },
+  /** `killAt` names the point at which it dies by SIGKILL (test/faults/kill-at.mjs). */
+  start({ killAt }: { killAt?: string } = {}): void {
+    const preload = killAt === undefined ? [] : ["--import", join(root, "test/faults/kill-at.mjs")];
+    const child = spawn(process.execPath, [...preload, program, "run", "--config", this.config], {
+      env: {
+        ...process.env,
+        GPUNODE_SIM_SCENARIO: this.#scenario,
+        GPUNODE_SIM_SEED: this.dir,
+        ...(killAt !== undefined && { GPUNODE_TEST_KILL_AT: killAt }),
+      },
       stdio: ["ignore", "pipe", "pipe"],
     });
     const keep = (chunk: Buffer) => {
@@ -58,11 +65,19 @@ ${options.more ?? ""}
   async end(signal: NodeJS.Signals): Promise<number | null> {
     const daemon = this.#daemon;
     this.#daemon = undefined;
-    if (daemon === undefined || daemon.exitCode !== null) return daemon?.exitCode ?? null;
+    if (daemon === undefined || daemon.exitCode !== null || daemon.signalCode !== null) return daemon?.exitCode ?? null;
     const closed = once(daemon, "close");
     daemon.kill(signal);
     await closed;
     return daemon.exitCode;
+  }
+
+  /** Resolves when the daemon is gone by itself; with the signal that ended it. */
+  async gone(): Promise<NodeJS.Signals | null> {
+    const daemon = this.#daemon;
+    if (daemon !== undefined && daemon.exitCode === null && daemon.signalCode === null) await once(daemon, "close");
+    this.#daemon = undefined;
+    return daemon?.signalCode ?? null;
   }
 
   /** One command of the owner's. */
@@ -104,7 +119,7 @@ export class Site implements AsyncDisposable {
   readonly client: CoordinatorClient;
   readonly #coordinator: Coordinator;
 
-  static async open(options: { scenario?: string; more?: string } = {}): Promise<Site> {
+  static async open(options: { scenario?: string; more?: string; killAt?: string } = {}): Promise<Site> {
     const stateDir = mkdtempSync(join(tmpdir(), "gpunode-site-"));
     const coordinator = await startCoordinator({
       listen: { host: "127.0.0.1", port: 0 },
@@ -114,7 +129,7 @@ export class Site implements AsyncDisposable {
     });
     const site = new Site(coordinator, new Rig({ ...options, url: coordinator.url }), stateDir);
     try {
-      site.rig.start();
+      site.rig.start(options);
       await site.connected();
       return site;
     } catch (error) {
@@ -124,6 +139,10 @@ export class Site implements AsyncDisposable {
   }
 
   readonly #stateDir: string;
+
+  get apiUrl(): string {
+    return this.#coordinator.apiUrl;
+  }
 
   constructor(coordinator: Coordinator, rig: Rig, stateDir: string) {
     this.#coordinator = coordinator;
