@@ -6,6 +6,7 @@ import { watchEngine } from "./engine/watch.ts";
 import { createSmi } from "./gpu/nvidia/runner.ts";
 import { samples } from "./gpu/nvidia/sampler.ts";
 import { watchGpus } from "./gpu/watch.ts";
+import { steadyClock } from "./host/clock.ts";
 import { hostInventory } from "./host/inventory.ts";
 import { bootId, createHostSampler, diskFreeMiB } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
@@ -37,6 +38,7 @@ export interface AgentOptions {
 /** Settings in the store. */
 const HEARD_AT = "heard_at";
 const DRAINING = "draining";
+const CLOCK = "clock";
 /** So old the time of the last word from the coordinator may be on disk, after a crash. */
 const HEARD_SAVE_MS = 10_000;
 /** The coordinator is given so long to take the last event. */
@@ -51,6 +53,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   const startedAt = Date.now();
   const store = rooms.use(openStore({ path: join(config.stateDir, "gpunode.db"), log }));
   const identity = loadIdentity(join(config.stateDir, "identity.pem"));
+  const steady = steadyClock(bootId(), { get: () => store.get(CLOCK), set: (value) => store.set(CLOCK, value) });
   const policy = policyOf(config);
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
@@ -85,6 +88,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       log,
       keptLogs: keptLogsIn(join(config.stateDir, "logs"), engine),
       now: Date.now,
+      steady,
       policy,
       nodeId: identity.nodeId,
       host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
@@ -215,6 +219,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         ...(certFile !== undefined && { certFile }),
         ...(keyFile !== undefined && { keyFile }),
         ...(proxy !== undefined && { proxy: proxy.reveal() }),
+        steady,
       },
       {
         identity,

@@ -23,8 +23,10 @@ export interface LinkOptions {
   handshakeTimeoutMs?: number;
   /** Events are sent again when nothing was acked for so long. */
   ackTimeoutMs?: number;
-  /** Milliseconds since the epoch. */
+  /** The wall clock, milliseconds since the epoch. */
   now?: () => number;
+  /** The clock that silence is measured by; the wall clock where absent. */
+  steady?: () => number;
   /** In [0, 1). */
   random?: () => number;
 }
@@ -38,6 +40,7 @@ export class Link {
   readonly #doors: LinkDoors;
   readonly #address: CoordinatorAddress;
   readonly #now: () => number;
+  readonly #steady: () => number;
   readonly #random: () => number;
   readonly #backoff: BackoffPolicy;
   #session: Session | undefined;
@@ -52,6 +55,7 @@ export class Link {
     this.#options = options;
     this.#doors = doors;
     this.#now = now;
+    this.#steady = options.steady ?? now;
     this.#random = random;
     this.#backoff = { ...BACKOFF, ...backoff };
     this.#status = { state: "connecting", url: this.#address.url.href, since: now() };
@@ -112,12 +116,12 @@ export class Link {
           return this.#revision;
         },
         onWelcome: (welcome) => {
-          this.#become("connected", { sessionId: welcome.sessionId, lastFrameAt: this.#now() });
+          this.#become("connected", { sessionId: welcome.sessionId, lastFrameAt: this.#steady() });
           this.#doors.log.info({ coordinator: this.#status.url, session: welcome.sessionId }, "connected");
           this.#doors.onWelcome(welcome);
         },
         onRead: () => {
-          this.#status.lastFrameAt = this.#now();
+          this.#status.lastFrameAt = this.#steady();
         },
         now: this.#now,
       });

@@ -85,7 +85,7 @@ export interface LinkStatus {
   sessionId?: string;
   /** Why the last session or attempt ended; absent while all is well. */
   lastError?: string;
-  /** When the coordinator was last heard in a welcomed session, a ping included; absent before the first. */
+  /** When the coordinator was last heard in a welcomed session, a ping included, by the clock for silence; absent before the first. */
   lastFrameAt?: number;
   retryAt?: number;
 }

@@ -14,7 +14,7 @@ export const StopOrder = z.object({
   reason: z.string(),
   message: z.string().exactOptional(),
   graceSeconds: z.number().min(0),
-  /** Milliseconds since the epoch; the kill comes no later than this, also after a restart of the agent. */
+  /** By the steady clock, in milliseconds; the kill comes no later than this, also after a restart of the agent. */
   killAt: z.number().exactOptional(),
   /**
    * Set where somebody takes the GPU back: the workload was given notice and may checkpoint first. `noticeSeq` is the event
@@ -57,7 +57,9 @@ export const WorkloadRecord = z.object({
   reason: z.string().exactOptional(),
   message: z.string().exactOptional(),
   timings: Timings,
-  /** Milliseconds since the epoch. */
+  /** When `maxRuntimeSeconds` are over, by the steady clock. */
+  runUntil: z.number().exactOptional(),
+  /** By the wall clock, milliseconds since the epoch. */
   acceptedAt: z.number(),
   startedAt: z.number().exactOptional(),
   finishedAt: z.number().exactOptional(),

@@ -37,7 +37,10 @@ export interface RunnerDoors {
   engine: Engine;
   journal: Journal;
   log: Log;
+  /** The wall clock, for what is told; milliseconds since the epoch. */
   now(): number;
+  /** The clock for deadlines, which no step of the wall clock moves; milliseconds since the epoch. */
+  steady(): number;
   policy: Policy;
   nodeId: string;
   host: { architecture: string };
@@ -130,7 +133,7 @@ export class Runner {
   recordWith(stop: StopOrder): WorkloadRecord | undefined {
     if (isTerminal(this.record.state)) return undefined;
     const before = this.record.stop;
-    const next = before === undefined ? stop : harder(before, stop, this.#doors.now());
+    const next = before === undefined ? stop : harder(before, stop, this.#doors.steady());
     return next === before ? undefined : { ...this.record, stop: next };
   }
 
@@ -215,7 +218,7 @@ export class Runner {
 
   /** An engine that is away fails only what has not begun; what runs is asked after when it is back. */
   #outOfPatience(): boolean {
-    const now = this.#doors.now();
+    const now = this.#doors.steady();
     this.#engineAwaySince ??= now;
     return this.record.state !== "running" && now - this.#engineAwaySince > ENGINE_PATIENCE_MS;
   }
@@ -406,8 +409,11 @@ export class Runner {
   async #limitRuntime(signal: AbortSignal): Promise<void> {
     const limit = this.record.spec.maxRuntimeSeconds;
     if (limit === undefined) return await orAborted(new Promise<never>(() => undefined), signal);
-    const endsAt = (this.record.startedAt ?? this.#doors.now()) + limit * 1000;
-    for (let left = endsAt - this.#doors.now(); left > 0; left = endsAt - this.#doors.now()) {
+    const { now, steady } = this.#doors;
+    const ranMs = now() - (this.record.startedAt ?? now());
+    const runUntil = this.record.runUntil ?? steady() + limit * 1000 - Math.max(0, ranMs);
+    if (this.record.runUntil === undefined) this.#record.save({ runUntil });
+    for (let left = runUntil - steady(); left > 0; left = runUntil - steady()) {
       await sleep(Math.min(left, TIMER_MOST_MS), undefined, { signal });
     }
     const message = `ran for maxRuntimeSeconds ${limit}`;

@@ -27,7 +27,10 @@ export interface SupervisorDoors {
   journal: Journal;
   log: Log;
   keptLogs: KeptLogs;
+  /** The wall clock, for what is told; milliseconds since the epoch. */
   now(): number;
+  /** The clock for deadlines, which no step of the wall clock moves; milliseconds since the epoch. */
+  steady(): number;
   policy: Policy;
   nodeId: string;
   host: { architecture: string; cpus: number; memoryMiB: number };
@@ -36,7 +39,7 @@ export interface SupervisorDoors {
   /** Why the engine can't be used; undefined where it can. */
   engineProblem(): string | undefined;
   diskFreeMiB(): number | undefined;
-  /** When the last frame of a coordinator was read, milliseconds since the epoch; undefined while connected. */
+  /** When the last frame of a coordinator was read, by the steady clock; undefined while connected. */
   silentSince(): number | undefined;
   /** Something a snapshot shows has changed. */
   changed(record: WorkloadRecord): void;
@@ -191,7 +194,7 @@ export class Supervisor implements AsyncDisposable {
    * were told. Ids that have ended already are left out.
    */
   preempt(ids: readonly string[], why: { cause: PreemptionCause; message?: string; graceSeconds?: number }): number {
-    const now = this.#doors.now();
+    const now = this.#doors.steady();
     const { cause, message, graceSeconds } = why;
     const told = [...new Set(ids)].flatMap((id) => {
       this.#known(id);
@@ -208,7 +211,7 @@ export class Supervisor implements AsyncDisposable {
     const live = told.filter(({ record }) => record.stop === undefined);
     if (live.length === 0) return 0;
     const endOf = ({ record: { spec } }: Runner) =>
-      now + (graceSeconds ?? spec.stop.graceSeconds + (spec.stop.checkpoint?.timeoutSeconds ?? 0)) * 1000;
+      this.#doors.now() + (graceSeconds ?? spec.stop.graceSeconds + (spec.stop.checkpoint?.timeoutSeconds ?? 0)) * 1000;
     const notice: EventBody = {
       kind: "preemption",
       phase: "notice",
@@ -401,7 +404,7 @@ export class Supervisor implements AsyncDisposable {
     for (const { runner } of this.#runners.values()) {
       const { record } = runner;
       if (isTerminal(record.state) || record.stop !== undefined) continue;
-      if (!silenceEnds(record, silentSince, this.#doors.now())) continue;
+      if (!silenceEnds(record, silentSince, this.#doors.steady())) continue;
       const message = `no word from the coordinator for ${record.spec.onDisconnect.afterSeconds} s`;
       try {
         runner.order({

@@ -10,7 +10,8 @@ export interface TakeDownDoors {
   engine: Engine;
   journal: Journal;
   log: Log;
-  now(): number;
+  /** The clock for deadlines. */
+  steady(): number;
 }
 
 /**
@@ -24,7 +25,7 @@ export async function takeDown(
   doors: TakeDownDoors,
   signal: AbortSignal,
 ): Promise<void> {
-  const { engine, journal, now } = doors;
+  const { engine, journal, steady } = doors;
   const { stop: stopPolicy } = record.current.spec;
   if (isTerminal(record.current.state)) {
     const { graceSeconds } = stopPolicy;
@@ -38,9 +39,9 @@ export async function takeDown(
     record.move("stopping", { reason, ...(message !== undefined && { message }) });
   }
   if (record.order.preemption !== undefined) await checkpoint(record, container, doors, signal);
-  const killAt = record.order.killAt ?? now() + record.order.graceSeconds * 1000;
+  const killAt = record.order.killAt ?? steady() + record.order.graceSeconds * 1000;
   if (record.order.killAt === undefined) record.save({ stop: { ...record.order, killAt } });
-  const graceSeconds = Math.max(0, (killAt - now()) / 1000);
+  const graceSeconds = Math.max(0, (killAt - steady()) / 1000);
   // A harder order interrupts this wait; the runner's loop then comes back here with the earlier end.
   await orAborted(engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds }), signal);
 }
@@ -49,7 +50,7 @@ export async function takeDown(
 async function checkpoint(
   record: WrittenRecord,
   container: ContainerState,
-  { engine, log, now }: TakeDownDoors,
+  { engine, log, steady }: TakeDownDoors,
   signal: AbortSignal,
 ): Promise<void> {
   const { order } = record;
@@ -57,13 +58,13 @@ async function checkpoint(
   const { checkpoint: wanted } = record.current.spec.stop;
   if (wanted === undefined || preemption === undefined || preemption.checkpointed === true) return;
   const until = Math.min(
-    preemption.checkpointUntil ?? now() + wanted.timeoutSeconds * 1000,
+    preemption.checkpointUntil ?? steady() + wanted.timeoutSeconds * 1000,
     order.killAt ?? Number.MAX_SAFE_INTEGER,
   );
   if (preemption.checkpointUntil === undefined) {
     record.save({ stop: { ...order, preemption: { ...preemption, checkpointUntil: until } } });
   }
-  const timeoutMs = until - now();
+  const timeoutMs = until - steady();
   let message = "cut: no time was left";
   if (timeoutMs > 0) {
     try {

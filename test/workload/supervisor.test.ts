@@ -243,7 +243,8 @@ interface Agent extends AsyncDisposable {
   /** What its journal does before and after each commit, counted from 1; a throw refuses the write. */
   disk: { before: (commit: number, events: readonly EventBody[]) => void; after: (commit: number) => void };
   line: { cut: boolean };
-  clock: { skewMs: number; silentSince: number | undefined };
+  /** `skewMs`: time that passed; `stepMs`: what was done to the wall clock alone. */
+  clock: { skewMs: number; stepMs: number; silentSince: number | undefined };
   doors: SupervisorDoors;
   assign(input: Partial<WorkloadInput>): void;
 }
@@ -252,9 +253,10 @@ const agents: Agent[] = [];
 
 function agentOn(disk: Disk, world: World, changes: Partial<SupervisorDoors> = {}): Agent {
   const line = { cut: false };
-  const clock: Agent["clock"] = { skewMs: 0, silentSince: undefined };
+  const clock: Agent["clock"] = { skewMs: 0, stepMs: 0, silentSince: undefined };
   const hooks: Agent["disk"] = { before: () => undefined, after: () => undefined };
-  const now = () => Date.now() + clock.skewMs;
+  const steady = () => Date.now() + clock.skewMs;
+  const now = () => steady() + clock.stepMs;
   let commits = 0;
   const journal: Journal = {
     commit({ put, remove, events }) {
@@ -284,6 +286,7 @@ function agentOn(disk: Disk, world: World, changes: Partial<SupervisorDoors> = {
     log: silent,
     keptLogs,
     now,
+    steady,
     policy: {
       images: ["*"],
       hostPorts: { from: 38_100, to: 38_199 },
@@ -902,6 +905,48 @@ describe("the complete desired set", () => {
       await ended(disk, "w", generation);
     }
     await until(() => disk.rows.size <= 110, `rows are forgotten, ${disk.rows.size} are left`, 1000);
+  });
+});
+
+describe.each([-6, 6])("a wall clock that is set by %i hours", (hours) => {
+  const stepMs = hours * 3_600_000;
+
+  it("ends nothing that may go on, and keeps nothing that has to end", async () => {
+    const { disk, world, agent } = await stage();
+    agent.assign({ id: "limited", maxRuntimeSeconds: 1.5 });
+    agent.assign({ id: "leased", onDisconnect: { action: "stop", afterSeconds: 3600 } });
+    await reached(disk, "running", "limited");
+    await reached(disk, "running", "leased");
+    agent.clock.silentSince = Date.now();
+    agent.clock.stepMs = stepMs;
+    await pause(1100);
+    expect(disk.states("limited").at(-1)).toBe("running");
+    expect(disk.states("leased").at(-1)).toBe("running");
+    await ended(disk, "limited");
+    expect(disk.workloadEvents("limited").at(-1)).toMatchObject({ reason: "max_runtime" });
+    expect(disk.states("leased").at(-1)).toBe("running");
+    expect(world.count("stop")).toBe(1);
+  });
+
+  it("neither shortens nor lengthens the grace of an end, also over a restart of the agent", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    agent.assign({ stop: { graceSeconds: 30 } as never });
+    await reached(disk, "running");
+    world.before = (call) => (call === "stop" ? new Promise(() => undefined) : undefined);
+    supervisor.release("w");
+    await until(() => world.count("stop") === 1, "it is being stopped");
+    await leave(agent);
+    world.before = () => undefined;
+    const next = agentOn(disk, world);
+    next.clock.stepMs = stepMs;
+    await next.supervisor.restore();
+    await until(() => world.count("stop") === 2, "it is stopped again");
+    const graces = world.calls.flatMap(({ call, detail }) =>
+      call === "stop" ? [(detail as { graceSeconds: number }).graceSeconds] : [],
+    );
+    expect(graces[0]).toBeCloseTo(30, 0);
+    expect(graces[1]).toBeGreaterThan(20);
+    expect(graces[1]).toBeLessThanOrEqual(30);
   });
 });
 
