@@ -127,6 +127,6 @@ describe.runIf(engineIsPrivate)(`faults at random, seed ${SEED}`, () => {
         `faults: seed ${SEED}, ${ROUNDS} rounds: ${[...struck].map(([name, count]) => `${name} ${count}`).join(", ")}`,
       );
     },
-    ROUNDS * 60_000,
+    ROUNDS * 120_000,
   );
 });

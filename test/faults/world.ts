@@ -17,6 +17,7 @@ import { contradictions, type HeldEvent, heldEvents } from "./truth.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const program = join(root, "bin/gpunode.js");
+const RECONNECT_MS = 90_000;
 const PACKAGES_DIR = join(root, "node_modules/.cache/gpunode-testbed");
 
 /**
@@ -121,8 +122,10 @@ ${more}
   }
 
   async connected(): Promise<string> {
-    const node = await patiently(async () =>
-      (await this.client.nodes()).find(({ connected, gpus }) => connected && (gpus?.length ?? 0) > 0),
+    const node = await patiently(
+      async () => (await this.client.nodes()).find(({ connected, gpus }) => connected && (gpus?.length ?? 0) > 0),
+      // The agent's pause between two attempts grows to a minute where sessions break off again and again.
+      RECONNECT_MS,
     );
     return node.id;
   }
