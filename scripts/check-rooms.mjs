@@ -29,8 +29,8 @@ const MAY_IMPORT = {
 /** room → rooms whose types it may name, because they declare the door it fills. */
 const TYPES_ONLY = { engine: ["workload"], store: ["workload"], local: ["link", "telemetry", "workload"] };
 
-/** The composition root knows all rooms. */
-const FREE = new Set(["agent.ts"]);
+/** The composition root knows all rooms: agent.ts, and the folder of its parts. */
+const FREE = new Set(["agent.ts", "agent"]);
 
 const complaints = [];
 const graph = new Map();

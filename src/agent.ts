@@ -1,5 +1,8 @@
 import { join } from "node:path";
 import type { Logger } from "pino";
+import { executor } from "./agent/commands.ts";
+import { advertisedPolicy, policyOf } from "./agent/policy.ts";
+import { clockMemory, coordinatorMemory, drainMemory, heardMemory } from "./agent/settings.ts";
 import type { Config } from "./config/config.ts";
 import { createDockerEngine } from "./engine/docker.ts";
 import { watchEngine } from "./engine/watch.ts";
@@ -11,15 +14,13 @@ import { hostInventory } from "./host/inventory.ts";
 import { bootId, createHostSampler, diskFreeMiB } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
 import { Link } from "./link/link.ts";
-import type { AgentCommand } from "./link/needs.ts";
 import { describe } from "./local/describe.ts";
 import { startLocalApi } from "./local/server.ts";
-import { createDrain, type DrainKind } from "./preemption/drain.ts";
-import type { PolicyInfo, Problem } from "./protocol/frames.ts";
-import { openStore, type Store } from "./store/store.ts";
+import { createDrain } from "./preemption/drain.ts";
+import type { Problem } from "./protocol/frames.ts";
+import { openStore } from "./store/store.ts";
 import { advertisement, withHolders } from "./telemetry/advertisement.ts";
 import { Collector } from "./telemetry/collector.ts";
-import type { Policy } from "./workload/admit.ts";
 import { keptLogsIn } from "./workload/kept-logs.ts";
 import { prefetch } from "./workload/prefetch.ts";
 import type { WorkloadRecord } from "./workload/record.ts";
@@ -35,10 +36,6 @@ export interface AgentOptions {
   onReady(): void;
 }
 
-/** Settings in the store. */
-const HEARD_AT = "heard_at";
-const DRAINING = "draining";
-const CLOCK = "clock";
 /** So old the time of the last word from the coordinator may be on disk, after a crash. */
 const HEARD_SAVE_MS = 10_000;
 /** The coordinator is given so long to take the last event. */
@@ -53,7 +50,9 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   const startedAt = Date.now();
   const store = rooms.use(openStore({ path: join(config.stateDir, "gpunode.db"), log }));
   const identity = loadIdentity(join(config.stateDir, "identity.pem"));
-  const steady = steadyClock(bootId(), { get: () => store.get(CLOCK), set: (value) => store.set(CLOCK, value) });
+  const steady = steadyClock(bootId(), clockMemory(store));
+  const heard = heardMemory(store);
+  const saveHeard = () => heard.set(link?.status().lastFrameAt);
   const policy = policyOf(config);
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
@@ -79,7 +78,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
 
   const silentSince = () => {
     const status = link?.status();
-    return status === undefined || status.state === "connected" ? undefined : (status.lastFrameAt ?? heardAt(store));
+    return status === undefined || status.state === "connected" ? undefined : (status.lastFrameAt ?? heard.get());
   };
   const supervisor = rooms.use(
     new Supervisor({
@@ -105,10 +104,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         link?.offerProgress({ workload: record.id, phase: "pulling", currentBytes, totalBytes }),
     }),
   );
-  const drain = createDrain(supervisor, store, {
-    get: () => drainKindOf(store.get(DRAINING)),
-    set: (kind) => store.set(DRAINING, kind),
-  });
+  const drain = createDrain(supervisor, store, drainMemory(store));
   await supervisor.restore();
   store.append([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
 
@@ -173,39 +169,15 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     }),
   );
 
-  const execute = (command: AgentCommand): void | Promise<void> => {
-    switch (command.type) {
-      case "assign":
-        return supervisor.assign(command.workload);
-      case "release":
-        return supervisor.release(command.workload, command.graceSeconds);
-      case "preempt": {
-        const { workload, graceSeconds, reason } = command;
-        supervisor.preempt([workload], {
-          cause: "coordinator",
-          ...(graceSeconds !== undefined && { graceSeconds }),
-          ...(reason !== undefined && { message: reason }),
-        });
-        return;
-      }
-      case "drain":
-        drain.start({
-          cause: "coordinator",
-          ...(command.graceSeconds !== undefined && { graceSeconds: command.graceSeconds }),
-        });
-        return changed();
-      case "resume":
-        drain.lift();
-        return changed();
-      case "prefetch":
-        return prefetch(command, engine, policy, signal).then(() => engineWatch.refresh());
-      case "configure":
-        if (command.telemetryIntervalMs !== undefined)
-          collector.intervalMs = slower(config, command.telemetryIntervalMs);
-        return;
-    }
-  };
-
+  const execute = executor({
+    supervisor,
+    drain,
+    prefetch: (command) => prefetch(command, engine, policy, signal).then(() => engineWatch.refresh()),
+    setTelemetryInterval: (intervalMs) => {
+      collector.intervalMs = slower(config, intervalMs);
+    },
+    changed,
+  });
   const hangUp = new AbortController();
   let dialling: Promise<void> | undefined;
   const { url, joinToken, caFile, certFile, keyFile, proxy, insecure } = config.coordinator;
@@ -224,10 +196,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       {
         identity,
         events: store,
-        memory: {
-          hasWelcomed: (coordinator) => store.get(`welcomed:${coordinator}`) !== undefined,
-          rememberWelcome: (coordinator) => store.set(`welcomed:${coordinator}`, new Date().toISOString()),
-        },
+        memory: coordinatorMemory(store, Date.now),
         describeNode: () => ({
           node: { name: config.name, labels: { ...config.labels }, bootId: bootId(), agentVersion: version },
           workloads: supervisor.records().map(({ id, generation, state }) => ({ id, generation, state })),
@@ -257,12 +226,12 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
           }),
         onSessionEnd: () => {
           collector.intervalMs = config.telemetry.intervalMs;
-          saveHeardAt(store, link);
+          saveHeard();
         },
         log,
       },
     );
-    const saving = setInterval(() => saveHeardAt(store, link), HEARD_SAVE_MS);
+    const saving = setInterval(saveHeard, HEARD_SAVE_MS);
     dialling = link.run(hangUp.signal).finally(() => clearInterval(saving));
   }
   const gpuCount = gpuWatch.inventory.gpus.length;
@@ -291,37 +260,7 @@ function slower(config: Config, askedMs: number): number {
   return Math.max(config.telemetry.intervalMs, askedMs);
 }
 
-function drainKindOf(saved: string | undefined): DrainKind | undefined {
-  return saved === "drain" || saved === "maintenance" ? saved : undefined;
-}
-
-function heardAt(store: Store): number | undefined {
-  const saved = Number(store.get(HEARD_AT));
-  return Number.isFinite(saved) && saved > 0 ? saved : undefined;
-}
-
-function saveHeardAt(store: Store, link: Link | undefined): void {
-  const at = link?.status().lastFrameAt;
-  if (at !== undefined) store.set(HEARD_AT, String(at));
-}
-
 function runningOf({ id, containerId, gpus, state }: WorkloadRecord) {
   const isUp = state === "running" || state === "stopping";
   return isUp && containerId !== undefined ? [{ id, containerId, gpus }] : [];
-}
-
-function policyOf({ policy }: Config): Policy {
-  const { pullNoProgressSeconds, ...rest } = policy;
-  return { ...rest, pullNoProgressMs: pullNoProgressSeconds * 1000 };
-}
-
-function advertisedPolicy({ images, maxWorkloads, hostPorts, runtime, allowRoot, reserve }: Policy): PolicyInfo {
-  return {
-    images: [...images],
-    hostPorts: `${hostPorts.from}-${hostPorts.to}`,
-    allowRoot,
-    reserve,
-    ...(maxWorkloads !== undefined && { maxWorkloads }),
-    ...(runtime !== undefined && { runtime }),
-  };
 }

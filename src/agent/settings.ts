@@ -1,0 +1,44 @@
+import type { DrainKind, DrainMemory } from "../preemption/drain.ts";
+import type { Store } from "../store/store.ts";
+
+/** What the agent remembers over restarts besides workloads and events: one setting each. */
+const HEARD_AT = "heard_at";
+const DRAINING = "draining";
+const CLOCK = "clock";
+const SAMPLING_PAUSED = "sampling_paused";
+const WELCOMED = "welcomed:";
+
+/** When the coordinator was last heard, by the steady clock in milliseconds. */
+export function heardMemory(store: Store) {
+  return {
+    get(): number | undefined {
+      const saved = Number(store.get(HEARD_AT));
+      return Number.isFinite(saved) && saved > 0 ? saved : undefined;
+    },
+    set: (at: number | undefined) => {
+      if (at !== undefined) store.set(HEARD_AT, String(at));
+    },
+  };
+}
+
+export function drainMemory(store: Store): DrainMemory {
+  const kindOf = (saved: string | undefined): DrainKind | undefined =>
+    saved === "drain" || saved === "maintenance" ? saved : undefined;
+  return { get: () => kindOf(store.get(DRAINING)), set: (kind) => store.set(DRAINING, kind) };
+}
+
+/** One setting as the rooms that remember something take it. */
+function setting(store: Store, key: string) {
+  return { get: () => store.get(key), set: (value: string | undefined) => store.set(key, value) };
+}
+
+export const clockMemory = (store: Store) => setting(store, CLOCK);
+export const samplingPauseMemory = (store: Store) => setting(store, SAMPLING_PAUSED);
+
+/** Coordinators that have once welcomed this node's key. */
+export function coordinatorMemory(store: Store, now: () => number) {
+  return {
+    hasWelcomed: (coordinator: string) => store.get(WELCOMED + coordinator) !== undefined,
+    rememberWelcome: (coordinator: string) => store.set(WELCOMED + coordinator, new Date(now()).toISOString()),
+  };
+}
