@@ -142,19 +142,19 @@ export const KEYS = {
   ),
   "pressure.vram_critical_percent": percent(99, "VRAM in use that counts as critical pressure."),
   "pressure.vram_free_mib": mebibytes(
-    512,
-    "While more VRAM than this is free, its pressure is normal, whatever the percentage.",
+    2048,
+    "While more VRAM than this is free, its pressure is normal, whatever the percentage. Critical takes a quarter of it.",
   ),
   "pressure.memory_elevated_percent": percent(85, "Memory of this machine in use that counts as elevated pressure."),
   "pressure.memory_critical_percent": percent(95, "Memory of this machine in use that counts as critical pressure."),
-  "pressure.memory_free_mib": mebibytes(2048, "While more memory than this is free, its pressure is normal."),
+  "pressure.memory_free_mib": mebibytes(8192, "While more memory than this is free, its pressure is normal."),
   "pressure.memory_stall_percent": percent(
     20,
     "Share of the time in which something waited for memory (PSI, some, 10 s) that counts as elevated pressure.",
   ),
   "pressure.disk_elevated_percent": percent(90, "Disk in use, where images lie, that counts as elevated pressure."),
   "pressure.disk_critical_percent": percent(97, "Disk in use, where images lie, that counts as critical pressure."),
-  "pressure.disk_free_mib": mebibytes(10240, "While more disk than this is free, its pressure is normal."),
+  "pressure.disk_free_mib": mebibytes(51_200, "While more disk than this is free, its pressure is normal."),
   "policy.images": defaulted<readonly string[]>(["*"], {
     kind: kinds.textList(),
     description: 'Images that may run; `*` stands for any run of characters: `["ghcr.io/me/*"]`.',

@@ -44,9 +44,9 @@ it("an empty file gives the defaults", async () => {
     docker: { socket: "/var/run/docker.sock" },
     telemetry: { intervalMs: 1000, healthIntervalMs: 30_000 },
     pressure: {
-      vram: { elevatedPercent: 95, criticalPercent: 99, freeMiB: 512 },
-      hostMemory: { elevatedPercent: 85, criticalPercent: 95, freeMiB: 2048, stallPercent: 20 },
-      disk: { elevatedPercent: 90, criticalPercent: 97, freeMiB: 10_240 },
+      vram: { elevatedPercent: 95, criticalPercent: 99, freeMiB: 2048 },
+      hostMemory: { elevatedPercent: 85, criticalPercent: 95, freeMiB: 8192, stallPercent: 20 },
+      disk: { elevatedPercent: 90, criticalPercent: 97, freeMiB: 51_200 },
     },
     policy: {
       images: ["*"],
