@@ -106,6 +106,8 @@ export const GpuProcess = z.object({
   vramUsedMiB: Count.exactOptional(),
 });
 
+export type GpuProcess = z.infer<typeof GpuProcess>;
+
 /** One GPU in a `telemetry` frame. */
 export const GpuTelemetry = z.object({
   uuid: GpuUuid,

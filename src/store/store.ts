@@ -3,6 +3,7 @@ import type { DurableEvent, EventBody } from "../protocol/event.ts";
 import type { Problem } from "../protocol/frames.ts";
 import type { Journal, JournalRow, Log } from "../workload/needs.ts";
 import { EventLog } from "./event-log.ts";
+import { Ledger } from "./ledger.ts";
 import { refuseSecrets } from "./no-secrets.ts";
 import { openOwnDatabase } from "./open.ts";
 import { transaction } from "./sqlite.ts";
@@ -13,6 +14,11 @@ const MIGRATIONS = [
    CREATE TABLE position (newest INTEGER NOT NULL, acked INTEGER NOT NULL, resumed INTEGER NOT NULL) STRICT;
    INSERT INTO position VALUES (0, 0, 0);
    CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE usage (
+     position INTEGER PRIMARY KEY, workload TEXT NOT NULL, generation INTEGER NOT NULL, ends INTEGER NOT NULL, body TEXT NOT NULL
+   ) STRICT;
+   CREATE INDEX usage_of ON usage (workload, generation);
+   CREATE INDEX usage_ends ON usage (ends);`,
 ];
 
 export interface StoreOptions {
@@ -26,12 +32,14 @@ export interface StoreOptions {
 export type AppendListener = (events: readonly DurableEvent[]) => void;
 
 /**
- * The node's memory in one SQLite file: workload records, the event log, a few settings. Everything is synchronous and
+ * The node's memory in one SQLite file: workload records, the event log, the usage ledger, a few settings. Everything is synchronous and
  * on the disk when it returns. It fills `Journal` of the workload room and `EventLog` of the link.
  */
 export class Store implements Journal, AsyncDisposable {
   /** What the owner should know of the file itself, e.g. that a damaged one was kept aside. */
   readonly problems: readonly Problem[];
+  /** Every usage record this node has signed, also those a coordinator has. */
+  readonly ledger: Ledger;
   readonly #db: DatabaseSync;
   readonly #events: EventLog;
   readonly #log: Log | undefined;
@@ -48,6 +56,7 @@ export class Store implements Journal, AsyncDisposable {
     this.#log = options.log;
     this.problems = options.problems;
     this.#events = new EventLog(db, options.now);
+    this.ledger = new Ledger(db, options.now);
     this.#put = db.prepare(
       "INSERT INTO records (key, body) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
     );
@@ -69,6 +78,7 @@ export class Store implements Journal, AsyncDisposable {
     const events = transaction(this.#db, () => {
       for (const key of change.remove) this.#remove.run(key);
       for (const { key, body } of change.put) this.#put.run(key, JSON.stringify(body));
+      this.ledger.keep(change.events);
       return this.#events.append(change.events);
     });
     this.#events.settle(events);
