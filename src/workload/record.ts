@@ -57,11 +57,11 @@ export const WorkloadRecord = z.object({
   reason: z.string().exactOptional(),
   message: z.string().exactOptional(),
   timings: Timings,
-  /** When `maxRuntimeSeconds` are over, by the steady clock. */
-  runUntil: z.number().exactOptional(),
   /** By the wall clock, milliseconds since the epoch. */
   acceptedAt: z.number(),
   startedAt: z.number().exactOptional(),
+  /** The same moment by the steady clock. */
+  startedSteady: z.number().exactOptional(),
   finishedAt: z.number().exactOptional(),
 });
 export type WorkloadRecord = z.infer<typeof WorkloadRecord>;

@@ -356,12 +356,15 @@ export class Runner {
     const began = performance.now();
     await this.#doors.engine.start(container.id);
     const timings = { ...this.record.timings, startMs: elapsed(began) };
-    this.#record.move("running", { containerId: container.id, startedAt: this.#doors.now(), timings });
+    const { now, steady } = this.#doors;
+    this.#record.move("running", { containerId: container.id, startedAt: now(), startedSteady: steady(), timings });
   }
 
   #markRunning(container: ContainerState): void {
-    const startedAt = container.startedAt === undefined ? this.#doors.now() : Date.parse(container.startedAt);
-    this.#record.move("running", { containerId: container.id, startedAt });
+    const { now, steady } = this.#doors;
+    const startedAt = container.startedAt === undefined ? now() : Date.parse(container.startedAt);
+    const startedSteady = steady() - Math.max(0, now() - startedAt);
+    this.#record.move("running", { containerId: container.id, startedAt, startedSteady });
   }
 
   /** Waits for the end, the run-time limit or an order, whichever is first, and watches health meanwhile. */
@@ -409,10 +412,8 @@ export class Runner {
   async #limitRuntime(signal: AbortSignal): Promise<void> {
     const limit = this.record.spec.maxRuntimeSeconds;
     if (limit === undefined) return await orAborted(new Promise<never>(() => undefined), signal);
-    const { now, steady } = this.#doors;
-    const ranMs = now() - (this.record.startedAt ?? now());
-    const runUntil = this.record.runUntil ?? steady() + limit * 1000 - Math.max(0, ranMs);
-    if (this.record.runUntil === undefined) this.#record.save({ runUntil });
+    const { steady } = this.#doors;
+    const runUntil = (this.record.startedSteady ?? steady()) + limit * 1000;
     for (let left = runUntil - steady(); left > 0; left = runUntil - steady()) {
       await sleep(Math.min(left, TIMER_MOST_MS), undefined, { signal });
     }
