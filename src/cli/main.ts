@@ -8,8 +8,10 @@ import { registerLogs } from "./logs.ts";
 import { EXIT, report } from "./outcome.ts";
 import { registerResume } from "./resume.ts";
 import { registerRun } from "./run.ts";
+import { registerSampling } from "./sampling.ts";
 import { registerService } from "./service.ts";
 import { registerStatus } from "./status.ts";
+import { registerUsage } from "./usage.ts";
 import { gpunodeVersion } from "./version.ts";
 import { registerWorkloads } from "./workloads.ts";
 
@@ -35,6 +37,8 @@ async function main(): Promise<void> {
   registerLogs(program);
   registerDrain(program);
   registerResume(program);
+  registerUsage(program);
+  registerSampling(program);
   registerConfig(program);
   registerService(program);
   registerCoordinator(program);

@@ -31,8 +31,13 @@ export interface LocalClient {
   status(options?: { signal?: AbortSignal }): Promise<Snapshot>;
   /** Pieces in order, read no faster than they are taken. */
   logs(id: string, options: { follow: boolean; tail?: number; signal?: AbortSignal }): AsyncIterable<LogPiece>;
-  drain(options?: { graceSeconds?: number }): Promise<void>;
+  drain(options?: { graceSeconds?: number; maintenance?: boolean }): Promise<void>;
   resume(): Promise<void>;
+  /** Resolves when no process of the daemon has the GPUs open. */
+  pauseSampling(): Promise<void>;
+  resumeSampling(): Promise<void>;
+  /** Usage records that end after `sinceMs`, unread, with the node whose key signed them. */
+  usage(sinceMs: number): Promise<{ node: { id: string; publicKey: string }; records: AsyncIterable<unknown> }>;
 }
 
 /** The answer of a daemon that has been asked comes within this; a hanging one shall not hang its owner's shell. */
@@ -74,11 +79,27 @@ export function connectLocal(socketPath: string): LocalClient {
         response.destroy();
       }
     },
-    async drain({ graceSeconds } = {}) {
-      await ask("POST", `/v1/drain${graceSeconds === undefined ? "" : `?graceSeconds=${graceSeconds}`}`);
+    async drain({ graceSeconds, maintenance = false } = {}) {
+      const query = new URLSearchParams({
+        ...(graceSeconds !== undefined && { graceSeconds: String(graceSeconds) }),
+        ...(maintenance && { maintenance: "" }),
+      });
+      await ask("POST", `/v1/drain?${query}`);
     },
     async resume() {
       await ask("POST", "/v1/resume");
+    },
+    async pauseSampling() {
+      await ask("POST", "/v1/sampling/pause");
+    },
+    async resumeSampling() {
+      await ask("POST", "/v1/sampling/resume");
+    },
+    async usage(sinceMs) {
+      const lines = linesOf(await send(socketPath, "GET", `/v1/usage?sinceMs=${sinceMs}`));
+      const first = await lines.next();
+      const { node } = JSON.parse(first.value ?? "{}") as { node: { id: string; publicKey: string } };
+      return { node, records: parsed(lines) };
     },
   };
 }
@@ -91,6 +112,10 @@ async function* linesOf(response: IncomingMessage): AsyncGenerator<string> {
     rest = lines.pop() ?? "";
     yield* lines;
   }
+}
+
+async function* parsed(lines: AsyncIterable<string>): AsyncGenerator<unknown> {
+  for await (const line of lines) yield JSON.parse(line) as unknown;
 }
 
 function pieceOf(line: string): LogPiece {

@@ -23,8 +23,13 @@ export interface OutputChunk {
 /** What the owner may ask the daemon to do. Each may throw `GpunodeError`, which is told to the owner. */
 export interface LocalActions {
   /** Accept nothing new and give back what runs. Repeating it is harmless. */
-  drain(options: { graceSeconds?: number }): void | Promise<void>;
+  drain(options: { graceSeconds?: number; maintenance?: boolean }): void | Promise<void>;
   resume(): void | Promise<void>;
+  /** Lets go of the GPUs; resolves when no process of ours has them open. */
+  pauseSampling(): Promise<void>;
+  resumeSampling(): Promise<void>;
+  /** Signed usage records that end after `sinceMs` (milliseconds since the epoch), with whose key they verify. */
+  usage(sinceMs: number): { node: { id: string; publicKey: string }; records: Iterable<unknown> };
   /** A workload's output, in order; with `follow` until it ends. Throws `unknown_workload`. */
   logs(id: string, options: { follow: boolean; tail?: number; signal: AbortSignal }): AsyncIterable<OutputChunk>;
 }
@@ -38,7 +43,7 @@ export interface LocalLog {
 
 export interface LocalApiOptions {
   socketPath: string;
-  snapshot: () => Snapshot;
+  snapshot: () => Snapshot | Promise<Snapshot>;
   actions: LocalActions;
   log: LocalLog;
 }
@@ -47,8 +52,8 @@ export interface LocalApiOptions {
  * The owner's door: HTTP on a unix socket of mode 0660, so that the daemon's user and group may use it. The socket of a dead
  * daemon is replaced; while a daemon lives, this throws an error that names its process.
  *
- * `GET /v1/status` · `GET /v1/workloads` · `GET /v1/workloads/ID/logs?follow&tail=N` (one JSON object a line) ·
- * `POST /v1/drain?graceSeconds=N` · `POST /v1/resume`. Errors are `{"error": {"code", "message"}}`.
+ * `GET /v1/status` · `GET /v1/workloads` · `GET /v1/workloads/ID/logs?follow&tail=N` and `GET /v1/usage?sinceMs=N` (one JSON object a
+ * line) · `POST /v1/drain?graceSeconds=N&maintenance` · `POST /v1/resume` · `POST /v1/sampling/pause` · `POST /v1/sampling/resume`. Errors are `{"error": {"code", "message"}}`.
  */
 export async function startLocalApi(options: LocalApiOptions): Promise<AsyncDisposable> {
   const { socketPath, log } = options;
@@ -123,8 +128,8 @@ async function respond(
   const endpoint = `${request.method} ${url.pathname}`;
   try {
     const logs = /^GET \/v1\/workloads\/([^/]+)\/logs$/.exec(endpoint);
-    if (endpoint === "GET /v1/status") sendJson(response, 200, snapshot());
-    else if (endpoint === "GET /v1/workloads") sendJson(response, 200, snapshot().workloads);
+    if (endpoint === "GET /v1/status") sendJson(response, 200, await snapshot());
+    else if (endpoint === "GET /v1/workloads") sendJson(response, 200, (await snapshot()).workloads);
     else if (logs !== null) {
       const gone = new AbortController();
       response.once("close", () => gone.abort());
@@ -136,14 +141,24 @@ async function respond(
         signal,
         ...(tail !== undefined && { tail }),
       });
-      await sendLines(response, chunks, signal);
+      await sendLines(response, linesOf(chunks, signal), signal);
+    } else if (endpoint === "GET /v1/usage") {
+      const { node, records } = actions.usage(wholeNumber(url, "sinceMs") ?? 0);
+      await sendLines(response, jsonLines([{ node }], records), closing);
     } else if (endpoint === "POST /v1/drain") {
       const graceSeconds = wholeNumber(url, "graceSeconds");
-      await actions.drain(graceSeconds === undefined ? {} : { graceSeconds });
+      const maintenance = url.searchParams.has("maintenance");
+      await actions.drain({ ...(graceSeconds !== undefined && { graceSeconds }), ...(maintenance && { maintenance }) });
       sendJson(response, 200, { state: "draining" });
     } else if (endpoint === "POST /v1/resume") {
       await actions.resume();
       sendJson(response, 200, { state: "available" });
+    } else if (endpoint === "POST /v1/sampling/pause") {
+      await actions.pauseSampling();
+      sendJson(response, 200, { sampling: "paused" });
+    } else if (endpoint === "POST /v1/sampling/resume") {
+      await actions.resumeSampling();
+      sendJson(response, 200, { sampling: "running" });
     } else sendJson(response, 404, { error: { code: "not_found", message: `there is no ${endpoint}` } });
   } catch (error) {
     if (!(error instanceof GpunodeError)) throw error;
@@ -157,7 +172,7 @@ async function respond(
 function wholeNumber(url: URL, name: string): number | undefined {
   const text = url.searchParams.get(name);
   if (text === null) return undefined;
-  if (!/^\d{1,9}$/.test(text)) throw new GpunodeError("bad_message", `${name}=${text}: expected a whole number`);
+  if (!/^\d{1,15}$/.test(text)) throw new GpunodeError("bad_message", `${name}=${text}: expected a whole number`);
   return Number(text);
 }
 
@@ -166,31 +181,41 @@ function sendJson(response: ServerResponse, status: number, value: unknown): voi
   response.end(`${JSON.stringify(value)}\n`);
 }
 
-/** One line for each piece of output. A slow reader slows the source: nothing is read ahead of it. */
+/** One line for each piece of output; an error is a line of its own. */
+async function* linesOf(chunks: AsyncIterable<OutputChunk>, signal: AbortSignal): AsyncGenerator<string> {
+  try {
+    for await (const { stream, data } of chunks) {
+      const body = isUtf8(data) ? { data: data.toString() } : { base64: data.toString("base64") };
+      yield `${JSON.stringify({ stream, ...body })}\n`;
+    }
+  } catch (error) {
+    if (signal.aborted) return;
+    const { code, message } = error instanceof GpunodeError ? error : { code: "internal", message: String(error) };
+    yield `${JSON.stringify({ error: { code, message } })}\n`;
+  }
+}
+
+function* jsonLines(...lists: Iterable<unknown>[]): Generator<string> {
+  for (const list of lists) for (const value of list) yield `${JSON.stringify(value)}\n`;
+}
+
+/** Sends lines as they come. A slow reader slows the source: nothing is read ahead of it. */
 async function sendLines(
   response: ServerResponse,
-  chunks: AsyncIterable<OutputChunk>,
+  lines: Iterable<string> | AsyncIterable<string>,
   signal: AbortSignal,
 ): Promise<void> {
-  async function* lines(): AsyncGenerator<string> {
-    try {
-      for await (const { stream, data } of chunks) {
-        const body = isUtf8(data) ? { data: data.toString() } : { base64: data.toString("base64") };
-        yield `${JSON.stringify({ stream, ...body })}\n`;
-      }
-    } catch (error) {
-      if (signal.aborted) return;
-      const { code, message } = error instanceof GpunodeError ? error : { code: "internal", message: String(error) };
-      yield `${JSON.stringify({ error: { code, message } })}\n`;
-    }
-  }
   response.writeHead(200, { "content-type": "application/x-ndjson" });
   // Whoever follows a silent workload must see that it is being followed.
   response.flushHeaders();
   try {
-    await pipeline(Readable.from(lines(), { highWaterMark: 1 }), response, { signal });
+    await pipeline(Readable.from(lines, { highWaterMark: 1 }), response, { signal });
   } catch (error) {
     // The reader hung up, or the daemon ends: neither is a failure of ours.
-    if (!signal.aborted) throw error;
+    if (!signal.aborted && !isHangUp(error)) throw error;
   }
+}
+
+function isHangUp(error: unknown): boolean {
+  return (error as { code?: string } | null)?.code === "ERR_STREAM_PREMATURE_CLOSE";
 }

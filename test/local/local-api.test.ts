@@ -23,6 +23,9 @@ function scratch(): string {
 const noActions: LocalActions = {
   drain() {},
   resume() {},
+  pauseSampling: async () => undefined,
+  resumeSampling: async () => undefined,
+  usage: () => ({ node: { id: "n", publicKey: "k" }, records: [] }),
   logs: () => chunks([]),
 };
 

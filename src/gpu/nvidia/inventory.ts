@@ -1,16 +1,21 @@
-import type { Gpu, MigInstance } from "../../protocol/gpu.ts";
+import type { Gpu, GpuTelemetry, MigInstance } from "../../protocol/gpu.ts";
 import { capabilityOfName, computeCapabilities } from "./compute-capability.ts";
 import { healthOf } from "./health.ts";
 import { tensorCoresOf } from "./precision.ts";
 import type { Smi, SmiProblem } from "./runner.ts";
 import { readTopology } from "./topology.ts";
 import { absentValue, readSmiXml, type SmiDocument, type SmiGpu } from "./xml.ts";
+import { migUuid, sampleOf } from "./xml-sample.ts";
 
 /** A process on a GPU as nvidia-smi tells it. */
 export interface SmiProcess {
   pid: number;
   name: string;
   vramUsedMiB?: number;
+  /** Computes, draws, or both. */
+  type?: "C" | "G" | "C+G";
+  /** The instance it is on, where the GPU is split. */
+  migUuid?: string;
 }
 
 /** Everything nvidia-smi tells of the GPUs here. */
@@ -22,6 +27,21 @@ export interface Inventory {
   cudaVersion?: string;
   /** uuid of the GPU → processes on it. */
   processes: Map<string, SmiProcess[]>;
+  /** What the same read says of utilization, memory, power, temperatures and clocks. Lost GPUs have none. */
+  samples: GpuTelemetry[];
+  /** uuid → every value of the GPU, by its path in the document. */
+  raw?: ReadonlyMap<string, ReadonlyMap<string, string>>;
+  /** Rows to expect of each GPU sample: GPUs the driver gives a handle of, lost ones too. */
+  rows: number;
+  /** Why this read could not tell of all the GPUs. One it does not name may well be there. */
+  failed?: SmiProblem;
+}
+
+/** What is asked besides, kept while driver and GPUs are the same. */
+export interface BesideMemory {
+  of?: string;
+  capabilities?: ReadonlyMap<string, string>;
+  topology?: string;
 }
 
 /** What `-q -x` does not tell, from commands of their own. */
@@ -34,16 +54,40 @@ export interface Beside {
   listing: string;
 }
 
-/** Reads the GPUs now. Never rejects: what goes wrong is in `problems`, and what was read all the same is told. */
-export async function readInventory(smi: Smi, { signal }: { signal?: AbortSignal } = {}): Promise<Inventory> {
+/**
+ * Reads the GPUs now. Never rejects: what goes wrong is in `problems`, and what was read all the same is told. With `memory`, what
+ * changes only with driver and GPUs is not asked again.
+ */
+export async function readInventory(
+  smi: Smi,
+  { signal, memory = {} }: { signal?: AbortSignal; memory?: BesideMemory } = {},
+): Promise<Inventory> {
   const how = signal === undefined ? {} : { signal };
   const result = await smi.run(["-q", "-x"], how);
-  if (!result.ok) return { gpus: [], problems: [result.problem], processes: new Map() };
+  if (!result.ok) {
+    const { problem } = result;
+    const nothing = { gpus: [], problems: [problem], processes: new Map(), samples: [], rows: 0 };
+    // The driver works and has no GPU: that is an answer.
+    return problem.code === "no_devices" ? nothing : { ...nothing, failed: problem };
+  }
   const document = readSmiXml(result.stdout);
+  const uuids = document.gpus.map(({ values }) => absentValue(values.get("uuid")));
+  const of = JSON.stringify([document.driverVersion, uuids]);
+  if (memory.of !== of) {
+    delete memory.capabilities;
+    delete memory.topology;
+    memory.of = of;
+  }
   const hasMig = document.gpus.some(({ values }) => values.get("mig_mode/current_mig") === "Enabled");
-  const hasHole = document.gpus.some(({ values }) => absentValue(values.get("uuid")) === undefined);
-  const capabilities = document.gpus.length === 0 ? new Map<string, string>() : await computeCapabilities(smi, signal);
-  const topology = document.gpus.length < 2 ? "" : await textOf(smi.run(["topo", "-m"], how));
+  const hasHole = uuids.includes(undefined);
+  const capabilities =
+    document.gpus.length === 0
+      ? new Map<string, string>()
+      : (memory.capabilities ?? (await computeCapabilities(smi, signal)));
+  // A driver too old to tell is asked again, as one is that failed: neither costs more than it did.
+  if (capabilities.size > 0) memory.capabilities = capabilities;
+  const topology = document.gpus.length < 2 ? "" : (memory.topology ?? (await textOf(smi.run(["topo", "-m"], how))));
+  if (topology !== "") memory.topology = topology;
   const listing = hasMig || hasHole ? await textOf(smi.run(["-L"], how)) : "";
   return inventoryOf(document, { capabilities, topology, listing });
 }
@@ -59,6 +103,8 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
   const listed = readListing(beside.listing);
   const problems: SmiProblem[] = [];
   const gpus: Gpu[] = [];
+  const samples: GpuTelemetry[] = [];
+  const raw = new Map<string, ReadonlyMap<string, string>>();
   const processes = new Map<string, SmiProcess[]>();
   const links = readTopology(beside.topology);
   const uuidOf = ({ index, values }: SmiGpu) => absentValue(values.get("uuid")) ?? listed[index]?.uuid;
@@ -74,20 +120,28 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
       continue;
     }
     const versions = { ...(driverVersion && { driverVersion }), ...(cudaVersion && { cudaVersion }) };
+    const gpu = gpuOf(smiGpu, {
+      index,
+      uuid,
+      capability: beside.capabilities.get(uuid),
+      mig: listed.find((entry) => entry?.uuid === uuid)?.mig ?? [],
+    });
+    const instances = gpu.mig?.instances ?? [];
     gpus.push({
-      ...gpuOf(smiGpu, {
-        index,
-        uuid,
-        capability: beside.capabilities.get(uuid),
-        mig: listed.find((entry) => entry?.uuid === uuid)?.mig ?? [],
-      }),
+      ...gpu,
       ...versions,
       links: (links.get(index) ?? []).flatMap(({ index: other, ...link }) => {
         const gpu = uuids.get(other);
         return gpu === undefined ? [] : [{ gpu, ...link }];
       }),
     });
-    processes.set(uuid, smiGpu.processes.flatMap(processOf));
+    processes.set(
+      uuid,
+      smiGpu.processes.flatMap((values) => processOf(values, instances)),
+    );
+    raw.set(uuid, smiGpu.values);
+    const sample = sampleOf(smiGpu, uuid, instances);
+    if (sample !== undefined) samples.push(sample);
   }
   if (truncated) {
     problems.push({
@@ -111,6 +165,10 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
     ...(driverVersion !== undefined && { driverVersion }),
     ...(cudaVersion !== undefined && { cudaVersion }),
     processes,
+    samples,
+    raw,
+    rows: document.gpus.length,
+    ...(truncated && problems[0] !== undefined && { failed: problems.at(-1) ?? problems[0] }),
   };
 }
 
@@ -150,6 +208,9 @@ function gpuOf(smiGpu: SmiGpu, { index, uuid, capability, mig }: Known): Gpu {
       tensorCores,
       vbiosVersion: value("vbios_version"),
       powerLimitWatts,
+      powerLimitDefaultWatts: firstNumber(value, POWER_LIMIT_DEFAULT_PATHS),
+      smClockLimitMHz: firstNumber(value, ["applications_clocks/sm_clock", "applications_clocks/graphics_clock"]),
+      smClockMaxMHz: firstNumber(value, ["max_clocks/sm_clock", "max_clocks/graphics_clock"]),
       eccEnabled: enabled(value("ecc_mode/current_ecc")),
       persistenceMode: enabled(value("persistence_mode")),
       displayActive: enabled(value("display_active")),
@@ -170,6 +231,9 @@ const POWER_LIMIT_PATHS = [
   "power_readings/enforced_power_limit",
   "power_readings/power_limit",
 ];
+
+/** The limit the board comes with. */
+const POWER_LIMIT_DEFAULT_PATHS = ["gpu_power_readings/default_power_limit", "power_readings/default_power_limit"];
 
 function firstNumber(value: (path: string) => string | undefined, paths: readonly string[]): number | undefined {
   for (const path of paths) {
@@ -206,12 +270,30 @@ function readListing(text: string): { uuid?: string; mig: { profile: string; uui
   return gpus;
 }
 
-function processOf(values: ReadonlyMap<string, string>): SmiProcess[] {
+function processOf(values: ReadonlyMap<string, string>, instances: readonly MigInstance[]): SmiProcess[] {
   const pid = leadingNumber(values.get("pid"));
   if (pid === undefined) return [];
   const vramUsedMiB = leadingNumber(absentValue(values.get("used_memory")));
-  return [{ pid, name: values.get("process_name") ?? "", ...(vramUsedMiB !== undefined && { vramUsedMiB }) }];
+  const type = PROCESS_TYPES.get(values.get("type") ?? "");
+  const mig = migUuid(values, instances);
+  return [
+    {
+      pid,
+      name: values.get("process_name") ?? "",
+      ...(vramUsedMiB !== undefined && { vramUsedMiB }),
+      ...(type !== undefined && { type }),
+      ...(mig !== undefined && { migUuid: mig }),
+    },
+  ];
 }
+
+/** A client of MPS (`M+C`) computes. */
+const PROCESS_TYPES: ReadonlyMap<string, NonNullable<SmiProcess["type"]>> = new Map([
+  ["C", "C"],
+  ["G", "G"],
+  ["C+G", "C+G"],
+  ["M+C", "C"],
+]);
 
 /** "81559 MiB" → 81559, "16x" → 16. */
 function leadingNumber(text: string | undefined): number | undefined {

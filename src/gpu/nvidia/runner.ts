@@ -1,5 +1,7 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import type { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { endGroup, isGroupAlive } from "./process-group.ts";
 
 /** Why nvidia-smi could not tell what it was asked; `message` says what to do about it. */
 export interface SmiProblem {
@@ -17,6 +19,7 @@ export interface SmiProblem {
     | "too_large"
     | "bad_field"
     | "unreadable"
+    | "sampling_paused"
     | "failed";
   message: string;
 }
@@ -29,18 +32,46 @@ export interface Smi {
   readonly path: string;
   /** Runs it once; one at a time, others wait. Never rejects. */
   run(args: readonly string[], options?: { timeoutMs?: number; signal?: AbortSignal }): Promise<SmiResult>;
-  /** Starts a long-lived one; its owner ends it. Throws what `spawn` throws. */
-  stream(args: readonly string[]): ChildProcessByStdio<null, Readable, null>;
+  /** Starts a long-lived one; its owner ends it with `endGroup`. Throws what `spawn` throws, and while paused. */
+  stream(args: readonly string[]): SmiProcessHandle;
+  /**
+   * Ends every nvidia-smi started here and starts none until `resume`. Resolves when they are gone, with the pids of those that
+   * SIGKILL did not end within 10 s: stuck in the driver, they still hold the device.
+   */
+  pause(): Promise<readonly number[]>;
+  resume(): void;
 }
 
+/** A running nvidia-smi, first of a process group of its own. */
+export type SmiProcessHandle = ChildProcessByStdio<null, Readable, null>;
+
 const TIMEOUT_MS = 30_000;
+const PAUSE_PATIENCE_MS = 10_000;
 const OUTPUT_MAX_BYTES = 16 * 1024 * 1024;
 
 export function createSmi({ path, env = process.env }: { path: string; env?: NodeJS.ProcessEnv }): Smi {
   const environment = { ...env, LC_ALL: "C" };
   let queue: Promise<unknown> = Promise.resolve();
-  const spawnSmi = (args: readonly string[]) =>
-    spawn(path, [...args], { env: environment, stdio: ["ignore", "pipe", "ignore"] });
+  let isPaused = false;
+  const started = new Set<number>();
+  const spawnSmi = (args: readonly string[]): SmiProcessHandle => {
+    if (isPaused) throw Object.assign(new Error("sampling is paused"), { code: "EPAUSED" });
+    // A group of its own: where the program is a script, the nvidia-smi it starts is ended with it.
+    const child = spawn(path, [...args], { env: environment, stdio: ["ignore", "pipe", "ignore"], detached: true });
+    const { pid } = child;
+    if (pid !== undefined) {
+      started.add(pid);
+      child.once("exit", () => {
+        // What a script leaves running in its group is still ours.
+        if (!isGroupAlive(pid)) started.delete(pid);
+      });
+    }
+    return child;
+  };
+  const alive = (): number[] => {
+    for (const pid of started) if (!isGroupAlive(pid)) started.delete(pid);
+    return [...started];
+  };
   return {
     path,
     run(args, { timeoutMs = TIMEOUT_MS, signal } = {}) {
@@ -49,6 +80,16 @@ export function createSmi({ path, env = process.env }: { path: string; env?: Nod
       return signal === undefined ? next : unlessAborted(next, signal, path);
     },
     stream: spawnSmi,
+    async pause() {
+      isPaused = true;
+      const patience = AbortSignal.timeout(PAUSE_PATIENCE_MS);
+      for (const pid of alive()) endGroup(pid);
+      while (alive().length > 0 && !patience.aborted) await sleep(20);
+      return alive();
+    },
+    resume() {
+      isPaused = false;
+    },
   };
 }
 
@@ -66,12 +107,12 @@ async function unlessAborted(run: Promise<SmiResult>, signal: AbortSignal, path:
 }
 
 function runOnce(
-  start: () => ChildProcessByStdio<null, Readable, null>,
+  start: () => SmiProcessHandle,
   path: string,
   { timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal },
 ): Promise<SmiResult> {
   if (signal?.aborted) return Promise.resolve(failed("failed", `${path} was not asked: gpunode is stopping`));
-  let child: ChildProcessByStdio<null, Readable, null>;
+  let child: SmiProcessHandle;
   try {
     child = start();
   } catch (error) {
@@ -88,7 +129,7 @@ function runOnce(
     };
     // A process stuck in the driver (state D) survives SIGKILL: it is left behind rather than waited for.
     const abandon = (result: SmiResult) => {
-      child.kill("SIGKILL");
+      if (child.pid !== undefined) endGroup(child.pid);
       child.stdout.destroy();
       child.unref();
       settle(result);
@@ -128,6 +169,8 @@ export function startProblem(path: string, error: NodeJS.ErrnoException): SmiRes
   }
   if (error.code === "EACCES")
     return failed("not_executable", `${path} may not be executed by this user: check its permissions`);
+  if (error.code === "EPAUSED")
+    return failed("sampling_paused", "sampling is paused: nvidia-smi is not asked until it is resumed");
   if (error.code === "ENOEXEC")
     return failed("not_executable", `${path} is no program of this machine: set nvidia.smi to the real nvidia-smi`);
   return failed("failed", `${path} could not be started: ${printable(error.message)}`);

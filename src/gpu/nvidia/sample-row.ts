@@ -3,7 +3,7 @@ import type { Field } from "./fields.ts";
 import { absentValue, saysLost } from "./xml.ts";
 
 /** Bits of `clocks_throttle_reasons.active` (NVML, nvmlClocksEventReasons in nvml.h). */
-const THROTTLE_REASONS: readonly (readonly [number, string])[] = [
+export const THROTTLE_REASONS: readonly (readonly [number, string])[] = [
   [0x1, "gpu_idle"],
   [0x2, "applications_clocks_setting"],
   [0x4, "sw_power_cap"],
@@ -37,6 +37,7 @@ export function readRow(line: string, fields: readonly Field[]): Row | undefined
   put("memoryUtilizationPercent", percent(value("utilization.memory")));
   put("vramUsedMiB", whole(value("memory.used")));
   put("vramTotalMiB", whole(value("memory.total")));
+  put("vramReservedMiB", whole(value("memory.reserved")));
   put("powerWatts", decimal(value("power.draw")));
   put("temperatureCelsius", decimal(value("temperature.gpu")));
   put("memoryTemperatureCelsius", decimal(value("temperature.memory")));

@@ -1,0 +1,80 @@
+import type { Command } from "commander";
+import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
+import { measured, mib } from "./in-words.ts";
+import { command, EXIT, print, printJson, UsageError } from "./outcome.ts";
+import { type Cell, optionsOf, paint, renderTable, type TableOptions } from "./table.ts";
+import type { UsageSummary } from "./usage-summary.ts";
+
+const HOUR_MS = 3_600_000;
+const UNITS: Readonly<Record<string, number>> = { h: HOUR_MS, d: 24 * HOUR_MS, w: 7 * 24 * HOUR_MS };
+
+export function registerUsage(program: Command): void {
+  withJson(program.command("usage"))
+    .description("GPU-hours and energy by day and workload, each record verified")
+    .option("--since <when>", "so far back: 12h, 7d, 4w, or a date as 2026-11-01", "30d")
+    .action(command(usage));
+}
+
+async function usage(options: AskOptions & { since: string }): Promise<void> {
+  const sinceMs = instantOf(options.since, Date.now());
+  const [{ publicKeyFrom }, { summarize }] = await Promise.all([
+    import("../protocol/identity.ts"),
+    import("./usage-summary.ts"),
+  ]);
+  const { node, records } = await (await daemonOf(options)).usage(sinceMs);
+  const summary = await summarize(records, publicKeyFrom(node.publicKey));
+  if (options.json === true) printJson({ node, since: new Date(sinceMs).toISOString(), ...summary });
+  else print(inWords(summary, options.since, optionsOf(process.stdout)));
+  if (summary.problems.length > 0) process.exitCode = EXIT.failed;
+}
+
+/** Milliseconds since the epoch. Throws `UsageError` where the text is neither a length nor a date. */
+export function instantOf(text: string, now: number): number {
+  const [, count, unit = ""] = /^(\d{1,5})([hdw])$/.exec(text) ?? [];
+  if (count !== undefined) return Math.max(0, now - Number(count) * (UNITS[unit] ?? 0));
+  // A date alone is a day of the owner's; Date would take it for one of UTC.
+  const at = Date.parse(/^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00:00` : text);
+  if (Number.isNaN(at)) throw new UsageError(`--since ${text}: expected 12h, 7d, 4w or a date such as 2026-11-01`);
+  return Math.max(0, at);
+}
+
+function inWords({ days, total, problems }: UsageSummary, since: string, options: TableOptions): string {
+  if (days.length === 0) return `Nothing was used since ${since}.\n`;
+  const rows = days.map((day): Cell[] => [
+    day.day,
+    day.workload,
+    hours(day.gpuSeconds),
+    day.energyJoules === undefined ? "-" : kilowattHours(day.energyJoules),
+    measured(day.gpuUtilizationMeanPercent, "%"),
+    day.vramPeakMiB === undefined ? "-" : mib(day.vramPeakMiB),
+    String(day.records),
+    day.verified ? { text: "yes", style: "green" } : { text: "NO", style: "red" },
+  ]);
+  const table = renderTable(
+    [
+      { title: "DAY" },
+      { title: "WORKLOAD", shrinks: true },
+      { title: "GPU-HOURS", align: "right" },
+      { title: "KWH", align: "right" },
+      { title: "UTIL", align: "right" },
+      { title: "VRAM PEAK", align: "right" },
+      { title: "RECORDS", align: "right" },
+      { title: "VERIFIED" },
+    ],
+    rows,
+    options,
+  );
+  const sum = `\n${hours(total.gpuSeconds)} GPU-hours and ${kilowattHours(total.energyJoules)} kWh in ${total.records} records`;
+  if (problems.length === 0) return `${table}${sum}, every one signed by this node and none missing.\n`;
+  const faults = problems.map((problem) => `  ${problem}\n`).join("");
+  return `${table}${sum}.\n${paint("Not verified", "red", options)}\n${faults}`;
+}
+
+function hours(seconds: number): string {
+  return (seconds / 3600).toFixed(seconds < 36_000 ? 3 : 1);
+}
+
+function kilowattHours(joules: number): string {
+  const value = joules / 3_600_000;
+  return value.toFixed(value < 10 ? 3 : 1);
+}
