@@ -6,6 +6,7 @@ import { type LocalActions, startLocalApi } from "../../src/local/server.ts";
 import type { Snapshot } from "../../src/local/snapshot.ts";
 import { socketPathIn } from "../../src/local/socket-path.ts";
 import { GpunodeError } from "../../src/protocol/errors.ts";
+import { noActions } from "../local/no-actions.ts";
 import { exampleSnapshot } from "../local/snapshot-example.ts";
 import { gpunode, node, outcome, scratch, start } from "./gpunode.ts";
 
@@ -15,7 +16,7 @@ async function daemon(actions: Partial<LocalActions> = {}, snapshot: () => Snaps
   const api = await startLocalApi({
     socketPath: socketPathIn(runDir),
     snapshot,
-    actions: { drain() {}, resume() {}, logs: async function* () {}, ...actions },
+    actions: { ...noActions, ...actions },
     log: { debug() {}, info() {}, error() {} },
   });
   onTestFinished(() => Promise.resolve(api[Symbol.asyncDispose]()));
@@ -72,7 +73,7 @@ describe("status", () => {
     const door = await startLocalApi({
       socketPath: socketPathIn(runDir),
       snapshot: exampleSnapshot,
-      actions: { drain() {}, resume() {}, logs: async function* () {} },
+      actions: noActions,
       log: { debug() {}, info() {}, error() {} },
     });
     const child = start(node, ["src/cli/main.ts", "status", "--watch"], { GPUNODE_RUN_DIR: runDir });

@@ -9,6 +9,7 @@ import { expect, it, onTestFinished } from "vitest";
 import { connectLocal, DaemonNotRunning } from "../../src/local/client.ts";
 import { type LocalActions, type OutputChunk, startLocalApi } from "../../src/local/server.ts";
 import { GpunodeError } from "../../src/protocol/errors.ts";
+import { noActions } from "./no-actions.ts";
 import { exampleSnapshot } from "./snapshot-example.ts";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -19,15 +20,6 @@ function scratch(): string {
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
   return dir;
 }
-
-const noActions: LocalActions = {
-  drain() {},
-  resume() {},
-  pauseSampling: async () => undefined,
-  resumeSampling: async () => undefined,
-  usage: () => ({ node: { id: "n", publicKey: "k" }, records: [] }),
-  logs: () => chunks([]),
-};
 
 async function* chunks(list: OutputChunk[]): AsyncGenerator<OutputChunk> {
   yield* list;
@@ -216,7 +208,8 @@ it("refuses a socket path the kernel would cut", async () => {
 async function otherDaemon(socketPath: string): Promise<ChildProcess> {
   const program = `
     import { startLocalApi } from "./src/local/server.ts";
-    import { exampleSnapshot } from "./test/local/snapshot-example.ts";
+    import { noActions } from "./no-actions.ts";
+import { exampleSnapshot } from "./test/local/snapshot-example.ts";
     const quiet = { debug() {}, info() {}, error() {} };
     await startLocalApi({ socketPath: ${JSON.stringify(socketPath)}, snapshot: exampleSnapshot, actions: {}, log: quiet });
     console.log("up");

@@ -1,0 +1,11 @@
+import type { LocalActions } from "../../src/local/server.ts";
+
+/** A daemon that does nothing of what it is asked. */
+export const noActions: LocalActions = {
+  drain() {},
+  resume() {},
+  pauseSampling: async () => undefined,
+  resumeSampling: async () => undefined,
+  usage: () => ({ node: { id: "n", publicKey: "" }, records: [] }),
+  logs: async function* () {},
+};
