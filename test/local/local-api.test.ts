@@ -208,8 +208,7 @@ it("refuses a socket path the kernel would cut", async () => {
 async function otherDaemon(socketPath: string): Promise<ChildProcess> {
   const program = `
     import { startLocalApi } from "./src/local/server.ts";
-    import { noActions } from "./no-actions.ts";
-import { exampleSnapshot } from "./test/local/snapshot-example.ts";
+    import { exampleSnapshot } from "./test/local/snapshot-example.ts";
     const quiet = { debug() {}, info() {}, error() {} };
     await startLocalApi({ socketPath: ${JSON.stringify(socketPath)}, snapshot: exampleSnapshot, actions: {}, log: quiet });
     console.log("up");
