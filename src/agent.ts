@@ -2,16 +2,17 @@ import { join } from "node:path";
 import type { Logger } from "pino";
 import { executor } from "./agent/commands.ts";
 import { advertisedPolicy, policyOf } from "./agent/policy.ts";
-import { clockMemory, coordinatorMemory, drainMemory, heardMemory } from "./agent/settings.ts";
+import { clockMemory, coordinatorMemory, drainMemory, heardMemory, samplingPauseMemory } from "./agent/settings.ts";
+import { NodeTelemetry } from "./agent/telemetry.ts";
 import type { Config } from "./config/config.ts";
 import { createDockerEngine } from "./engine/docker.ts";
 import { watchEngine } from "./engine/watch.ts";
 import { createSmi } from "./gpu/nvidia/runner.ts";
-import { samples } from "./gpu/nvidia/sampler.ts";
+import { createSamplingPause } from "./gpu/sampling-pause.ts";
 import { watchGpus } from "./gpu/watch.ts";
 import { steadyClock } from "./host/clock.ts";
 import { hostInventory } from "./host/inventory.ts";
-import { bootId, createHostSampler, diskFreeMiB } from "./host/sampler.ts";
+import { bootId } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
 import { Link } from "./link/link.ts";
 import { describe } from "./local/describe.ts";
@@ -20,10 +21,9 @@ import { createDrain } from "./preemption/drain.ts";
 import type { Problem } from "./protocol/frames.ts";
 import { openStore } from "./store/store.ts";
 import { advertisement, withHolders } from "./telemetry/advertisement.ts";
-import { Collector } from "./telemetry/collector.ts";
 import { keptLogsIn } from "./workload/kept-logs.ts";
+import { Meter } from "./workload/meter.ts";
 import { prefetch } from "./workload/prefetch.ts";
-import type { WorkloadRecord } from "./workload/record.ts";
 import { isTerminal } from "./workload/state.ts";
 import { Supervisor } from "./workload/supervisor.ts";
 
@@ -67,20 +67,30 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       log,
     }),
   );
+  const pauseMemory = samplingPauseMemory(store);
+  let onRead = () => {};
   const [gpuWatch, engineWatch, host] = await Promise.all([
-    watchGpus(smi, changed),
+    watchGpus(smi, {
+      onChange: changed,
+      onRead: () => onRead(),
+      healthIntervalMs: config.telemetry.healthIntervalMs,
+      paused: pauseMemory.get() === bootId(),
+    }),
     watchEngine(engine, config.docker.socket, changed),
     hostInventory({ diskPath: config.stateDir }),
   ]);
   rooms.use(gpuWatch);
   rooms.use(engineWatch);
-  const hostSampler = createHostSampler({ diskPath: config.stateDir });
+  const samplingPause = createSamplingPause(gpuWatch, pauseMemory, bootId());
 
   const silentSince = () => {
     const status = link?.status();
     return status === undefined || status.state === "connected" ? undefined : (status.lastFrameAt ?? heard.get());
   };
-  const supervisor = rooms.use(
+  const meter = rooms.use(
+    new Meter({ journal: store, ledger: store.ledger, sign: identity.sign, now: Date.now, steady, log }),
+  );
+  const supervisor: Supervisor = rooms.use(
     new Supervisor({
       engine,
       journal: store,
@@ -94,10 +104,13 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       driver: () => gpuWatch.inventory,
       gpus: () => gpuWatch.inventory.gpus,
       engineProblem: () => engineWatch.problem,
-      diskFreeMiB: () => diskFreeMiB(config.stateDir),
+      diskFreeMiB: () => telemetry.diskFreeMiB(),
       silentSince,
       changed: (record) => {
         if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
+        meter.changed(record);
+        telemetry.workloadsChanged();
+        if (isTerminal(record.state)) void samplingPause.setMaintenance(drain.isEmptied);
         changed();
       },
       progress: (record, currentBytes, totalBytes) =>
@@ -105,7 +118,25 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     }),
   );
   const drain = createDrain(supervisor, store, drainMemory(store));
+  const telemetry: NodeTelemetry = rooms.use(
+    new NodeTelemetry({
+      config,
+      engine,
+      store,
+      gpus: gpuWatch,
+      meter,
+      records: () => supervisor.records(),
+      steady,
+      emit: (sample) => link?.offerTelemetry(sample),
+      sampled: () => undefined,
+    }),
+  );
   await supervisor.restore();
+  meter.restore(supervisor.records());
+  telemetry.workloadsChanged();
+  onRead = () => telemetry.read();
+  onRead();
+  void samplingPause.setMaintenance(drain.isEmptied);
   store.append([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
 
   const problems = (): Problem[] => [
@@ -113,22 +144,6 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     ...(engineWatch.problem === undefined ? [] : [{ code: "engine_unavailable", message: engineWatch.problem }]),
     ...store.problems,
   ];
-  const collector = rooms.use(
-    new Collector(
-      {
-        gpus: (intervalMs, until) => samples(smi, { intervalMs, signal: until }),
-        host: () => hostSampler.sample(),
-        running: () => supervisor.records().flatMap(runningOf),
-        container: async (id) => {
-          const { cpuSeconds: _counted, ...figures } = (await engine.usage(id)) ?? { cpuSeconds: 0 };
-          return figures;
-        },
-        now: Date.now,
-      },
-      { intervalMs: config.telemetry.intervalMs, emit: (sample) => link?.offerTelemetry(sample) },
-    ),
-  );
-
   const snapshot = () =>
     describe({
       now: Date.now(),
@@ -147,7 +162,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       host,
       engine: engineWatch.info,
       workloads: supervisor.runners(),
-      sample: collector.latest,
+      sample: telemetry.collector.latest,
       problems: problems(),
     });
   rooms.use(
@@ -155,14 +170,23 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       socketPath: join(config.runDir, "gpunode.sock"),
       snapshot,
       actions: {
-        drain: (options) => {
-          drain.start({ cause: "owner", ...options });
+        drain: ({ maintenance, ...options }) => {
+          drain.start({ cause: "owner", ...options, ...(maintenance === true && { kind: "maintenance" }) });
+          void samplingPause.setMaintenance(drain.isEmptied);
           changed();
         },
-        resume: () => {
+        resume: async () => {
           drain.lift();
+          await samplingPause.setMaintenance(false);
+          await samplingPause.resume();
           changed();
         },
+        pauseSampling: () => samplingPause.pause(),
+        resumeSampling: () => samplingPause.resume(),
+        usage: (sinceMs) => ({
+          node: { id: identity.nodeId, publicKey: identity.publicKey },
+          records: store.ledger.since(sinceMs),
+        }),
         logs: (id, options) => supervisor.output.open(id, options),
       },
       log,
@@ -173,9 +197,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     supervisor,
     drain,
     prefetch: (command) => prefetch(command, engine, policy, signal).then(() => engineWatch.refresh()),
-    setTelemetryInterval: (intervalMs) => {
-      collector.intervalMs = slower(config, intervalMs);
-    },
+    setTelemetryInterval: (intervalMs) => telemetry.setSession(intervalMs),
     changed,
   });
   const hangUp = new AbortController();
@@ -212,9 +234,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
             draining: drain.draining,
             problems: problems(),
           }),
-        onWelcome: ({ telemetryIntervalMs }) => {
-          collector.intervalMs = slower(config, telemetryIntervalMs);
-        },
+        onWelcome: ({ telemetryIntervalMs }) => telemetry.setSession(telemetryIntervalMs),
         onSync: (workloads) => supervisor.sync(workloads),
         onCommand: execute,
         openLogs: ({ workload, follow, tail, since }, until) =>
@@ -225,7 +245,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
             ...(since !== undefined && { since }),
           }),
         onSessionEnd: () => {
-          collector.intervalMs = config.telemetry.intervalMs;
+          telemetry.setSession(undefined);
           saveHeard();
         },
         log,
@@ -242,6 +262,8 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   for (const { code, message } of problems()) log.warn({ code }, message);
   onReady();
   await untilAborted(signal);
+  // What was used so far is told with the last word.
+  meter[Symbol.dispose]();
   const [leaving] = store.append([{ kind: "node", state: "stopping", reason: "the agent leaves; what runs goes on" }]);
   if (leaving !== undefined && link?.status().state === "connected") await store.told(leaving.seq, LAST_WORD_MS);
   hangUp.abort();
@@ -253,14 +275,4 @@ function untilAborted(signal: AbortSignal): Promise<void> {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
-}
-
-/** The provider's interval is the fastest there is; the coordinator may ask for a slower one. */
-function slower(config: Config, askedMs: number): number {
-  return Math.max(config.telemetry.intervalMs, askedMs);
-}
-
-function runningOf({ id, containerId, gpus, state }: WorkloadRecord) {
-  const isUp = state === "running" || state === "stopping";
-  return isUp && containerId !== undefined ? [{ id, containerId, gpus }] : [];
 }

@@ -20,13 +20,13 @@ export interface HostSampler {
 
 /**
  * Reads `/proc` and asks the file system; starts no process, so it may be called every second. `diskPath` is where
- * workloads' data lies; `procDir` is `/proc`, or a recording of it.
+ * workloads' data lies, or a function that tells; `procDir` is `/proc`, or a recording of it.
  */
 export function createHostSampler({
   diskPath,
   procDir = "/proc",
 }: {
-  diskPath: string;
+  diskPath: string | (() => string);
   procDir?: string;
 }): HostSampler {
   let before: CpuTicks | undefined;
@@ -39,7 +39,7 @@ export function createHostSampler({
       const memory = parse(parseMeminfo, join(procDir, "meminfo"));
       const pressure = parse(parsePressureSome10, join(procDir, "pressure/memory"));
       const network = parse(parseNetDev, join(procDir, "net/dev"));
-      const disk = diskFreeMiB(diskPath);
+      const disk = diskFreeMiB(typeof diskPath === "string" ? diskPath : diskPath());
       return {
         ...(busy !== undefined && { cpuPercent: busy }),
         ...(loadAverage1 !== undefined && { loadAverage1 }),

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { HostTelemetry, Telemetry, WorkloadTelemetry } from "../protocol/frames.ts";
 import type { GpuTelemetry } from "../protocol/gpu.ts";
 
@@ -21,30 +20,49 @@ export interface TelemetrySources {
   /** What a container uses now; undefined where it does not run. May throw where the engine is away. */
   container(id: string): Promise<Omit<WorkloadTelemetry, "id" | "gpuUtilizationPercent" | "vramUsedMiB"> | undefined>;
   now(): number;
+  /** Adds to GPU samples what is derived from them, before anybody sees them. */
+  decorate?(samples: GpuTelemetry[]): GpuTelemetry[];
+}
+
+export interface CollectorOptions {
+  /** Called with each frame, whoever asked for it. */
+  emit: (sample: Sample) => void;
+  /** Milliseconds between two looks at the containers while nobody listens; 30 000 where absent. */
+  healthIntervalMs?: number;
 }
 
 /** Containers are asked no more often than this: the engine's answer costs more than a GPU's. */
 const CONTAINER_INTERVAL_MS = 2_000;
+const HEALTH_INTERVAL_MS = 30_000;
+/** A stream that ended by itself is asked for again after this. */
+const STREAM_RETRY_MS = 1_000;
 
 /**
- * The sampling loop: one frame for each set of GPU samples, the moment it arrives, joined with the host's figures and
- * the newest ones of the containers. On a node without GPUs, or while nvidia-smi is away, a timer drives it instead.
+ * Frames of telemetry, at the pace of who wants them. While somebody listens: one for each set of GPU samples, the moment it arrives,
+ * joined with the host's figures and the newest ones of the containers; on a node without GPUs, or while nvidia-smi is away, a
+ * timer drives it instead. While nobody does, there is no stream, and one frame for each full read of the GPUs.
  */
 export class Collector implements AsyncDisposable {
   readonly #sources: TelemetrySources;
   readonly #emit: (sample: Sample) => void;
+  readonly #healthIntervalMs: number;
   readonly #stop = new AbortController();
-  #restart = new AbortController();
-  #intervalMs: number;
+  readonly #wishes = new Set<{ intervalMs: number }>();
+  readonly #listeners = new Set<(sample: Sample) => void>();
+  /** Aborted when the pace changes. */
+  #pace: { intervalMs: number | undefined; over: AbortController } = {
+    intervalMs: undefined,
+    over: new AbortController(),
+  };
   #gpus: { at: number; samples: GpuTelemetry[] } | undefined;
   #containers = new Map<string, Omit<WorkloadTelemetry, "id">>();
   #latest: Sample | undefined;
   readonly #loops: Promise<unknown>;
 
-  constructor(sources: TelemetrySources, options: { intervalMs: number; emit: (sample: Sample) => void }) {
+  constructor(sources: TelemetrySources, { emit, healthIntervalMs = HEALTH_INTERVAL_MS }: CollectorOptions) {
     this.#sources = sources;
-    this.#intervalMs = options.intervalMs;
-    this.#emit = options.emit;
+    this.#emit = emit;
+    this.#healthIntervalMs = healthIntervalMs;
     this.#loops = Promise.all([this.#readGpus(), this.#keepBeat(), this.#readContainers()]);
   }
 
@@ -53,41 +71,83 @@ export class Collector implements AsyncDisposable {
     return this.#latest;
   }
 
-  /** Milliseconds between frames, from now on. */
-  set intervalMs(intervalMs: number) {
-    if (intervalMs === this.#intervalMs) return;
-    this.#intervalMs = intervalMs;
-    this.#restart.abort();
+  /** The interval in force: the smallest anybody asked for; undefined while nobody listens. */
+  get intervalMs(): number | undefined {
+    return this.#pace.intervalMs;
+  }
+
+  /** Wants frames every `intervalMs`, until it is disposed of. */
+  listen(intervalMs: number): Disposable {
+    const wish = { intervalMs };
+    this.#wishes.add(wish);
+    this.#settle();
+    return {
+      [Symbol.dispose]: () => {
+        if (this.#wishes.delete(wish)) this.#settle();
+      },
+    };
+  }
+
+  /** Calls back with each frame, without asking for any. */
+  onSample(listener: (sample: Sample) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
+  }
+
+  /** Takes what a full read of the GPUs said: a frame, unless a stream's samples are at hand, which are newer. */
+  read(samples: readonly GpuTelemetry[]): void {
+    if (this.#stop.signal.aborted || this.#isFresh()) return;
+    this.#take([...samples]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
+    this.#pace.over.abort();
     await this.#loops;
+  }
+
+  /** After the caller's turn: who leaves and who comes in one go do not cost a stream. */
+  #settle(): void {
+    queueMicrotask(() => {
+      const wishes = [...this.#wishes].map(({ intervalMs }) => intervalMs);
+      const intervalMs = wishes.length === 0 ? undefined : Math.min(...wishes);
+      if (intervalMs === this.#pace.intervalMs || this.#stop.signal.aborted) return;
+      const { over } = this.#pace;
+      this.#pace = { intervalMs, over: new AbortController() };
+      over.abort();
+    });
+  }
+
+  /** Whether the stream of GPU samples has one that is no older than two intervals. */
+  #isFresh(): boolean {
+    const { intervalMs } = this.#pace;
+    return intervalMs !== undefined && this.#gpus !== undefined && this.#sources.now() - this.#gpus.at < intervalMs * 2;
   }
 
   async #readGpus(): Promise<void> {
     while (!this.#stop.signal.aborted) {
-      this.#restart = new AbortController();
-      const signal = AbortSignal.any([this.#stop.signal, this.#restart.signal]);
-      try {
-        for await (const samples of this.#sources.gpus(this.#intervalMs, signal)) {
-          this.#gpus = { at: this.#sources.now(), samples };
-          this.#frame();
-        }
-      } catch {
-        // The source reports its own problems; here it only means that this stream is over.
+      const { intervalMs, over } = this.#pace;
+      if (intervalMs === undefined) {
+        await pause(over.signal);
+        continue;
       }
-      if (!signal.aborted) await sleep(1000, undefined, { signal }).catch(() => undefined);
+      const stream = this.#sources.gpus(intervalMs, over.signal)[Symbol.asyncIterator]();
+      for (;;) {
+        // The source reports its own problems; here one only means that this stream is over.
+        const next = await stream.next().catch(() => undefined);
+        if (next === undefined || next.done === true) break;
+        if (!over.signal.aborted) this.#take(next.value);
+      }
+      await pause(over.signal, STREAM_RETRY_MS);
     }
   }
 
   /** Frames go on without GPU samples, marked by their absence rather than by old values. */
   async #keepBeat(): Promise<void> {
     while (!this.#stop.signal.aborted) {
-      await sleep(this.#intervalMs, undefined, { signal: this.#stop.signal }).catch(() => undefined);
-      if (this.#stop.signal.aborted) return;
-      const age = this.#sources.now() - (this.#gpus?.at ?? 0);
-      if (age < this.#intervalMs * 2) continue;
+      const { intervalMs, over } = this.#pace;
+      await pause(over.signal, intervalMs);
+      if (over.signal.aborted || this.#isFresh()) continue;
       this.#gpus = undefined;
       this.#frame();
     }
@@ -102,9 +162,15 @@ export class Collector implements AsyncDisposable {
         if (this.#stop.signal.aborted) return;
       }
       this.#containers = seen;
-      const pause = Math.max(CONTAINER_INTERVAL_MS, this.#intervalMs);
-      await sleep(pause, undefined, { signal: this.#stop.signal }).catch(() => undefined);
+      const { intervalMs = this.#healthIntervalMs, over } = this.#pace;
+      await pause(over.signal, Math.max(CONTAINER_INTERVAL_MS, intervalMs));
     }
+  }
+
+  #take(samples: GpuTelemetry[]): void {
+    const { decorate } = this.#sources;
+    this.#gpus = { at: this.#sources.now(), samples: decorate === undefined ? samples : decorate(samples) };
+    this.#frame();
   }
 
   #frame(): void {
@@ -115,9 +181,25 @@ export class Collector implements AsyncDisposable {
       ...gpuShare(gpus.filter(({ uuid }) => uuids.includes(uuid))),
     }));
     const at = new Date(this.#sources.now()).toISOString();
-    this.#latest = { at, gpus, host: this.#sources.host(), workloads };
-    this.#emit(this.#latest);
+    const sample: Sample = { at, gpus, host: this.#sources.host(), workloads };
+    this.#latest = sample;
+    this.#emit(sample);
+    for (const listener of [...this.#listeners]) listener(sample);
   }
+}
+
+/** Resolves after `ms` (never by itself where absent), or with the signal; no timer is left. */
+function pause(signal: AbortSignal, ms?: number): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = ms === undefined ? undefined : setTimeout(done, ms);
+    signal.addEventListener("abort", done, { once: true });
+    if (signal.aborted) done();
+  });
 }
 
 /** What a workload uses of its own GPUs: the mean of their utilization, the sum of their VRAM. */

@@ -23,7 +23,7 @@ export function contradictions(events: readonly HeldEvent[], { allEnded }: { all
     ...holesOf(events),
     ...livesOf(events, allEnded),
     ...sharedGpusOf(events),
-    ...usageOf(events),
+    ...usageOf(events, allEnded),
     ...preemptionsOf(events),
   ];
 }
@@ -83,7 +83,7 @@ function sharedGpusOf(events: readonly HeldEvent[]): string[] {
 }
 
 /** Usage of a generation: one interval after the other, the last one final, no GPU-second too many or too few. */
-function usageOf(events: readonly HeldEvent[]): string[] {
+function usageOf(events: readonly HeldEvent[], allEnded: boolean): string[] {
   const wrong: string[] = [];
   const last = new Map<string, { to: string; final: boolean }>();
   for (const event of events) {
@@ -100,6 +100,13 @@ function usageOf(events: readonly HeldEvent[]): string[] {
     }
     last.set(key, { to: event.to, final: event.final });
   }
+  if (!allEnded) return wrong;
+  const ran = new Set(
+    events.flatMap((event) =>
+      event.kind === "workload" && event.state === "running" ? [`${event.workload}#${event.generation}`] : [],
+    ),
+  );
+  for (const key of ran) if (last.get(key)?.final !== true) wrong.push(`${key}: it ran, and has no final usage`);
   return wrong;
 }
 

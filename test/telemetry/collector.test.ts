@@ -26,7 +26,8 @@ async function frames(count: number, from: TelemetrySources, intervalMs = 20): P
     seen.push(sample);
     if (seen.length >= count) enough.resolve();
   };
-  await using _collector = new Collector(from, { intervalMs, emit });
+  await using collector = new Collector(from, { emit });
+  using _listening = collector.listen(intervalMs);
   await enough.promise;
   return seen;
 }
@@ -72,23 +73,78 @@ test("GPU samples that stay away are left out instead of repeated", async () => 
   expect(seen.at(-1)?.gpus).toHaveLength(0);
 });
 
-test("another interval starts the stream anew with it, and the end leaves no timer", async () => {
-  const intervals: number[] = [];
+test("the shortest interval any listener wants counts; with nobody listening nothing is sampled", async () => {
+  const streams: string[] = [];
   const collector = new Collector(
     sources({
       async *gpus(intervalMs, signal) {
-        intervals.push(intervalMs);
+        streams.push(`${intervalMs} begins`);
         yield [{ uuid: "GPU-a" }];
+        await sleep(10_000, undefined, { signal }).catch(() => undefined);
+        streams.push(`${intervalMs} ends`);
+      },
+    }),
+    { emit: () => undefined },
+  );
+  await sleep(50);
+  expect(streams).toEqual([]);
+  const slow = collector.listen(5000);
+  await expect.poll(() => streams.at(-1)).toBe("5000 begins");
+  const fast = collector.listen(250);
+  await expect.poll(() => streams.at(-1)).toBe("250 begins");
+  slow[Symbol.dispose]();
+  await sleep(50);
+  expect(collector.intervalMs).toBe(250);
+  fast[Symbol.dispose]();
+  fast[Symbol.dispose]();
+  await expect.poll(() => streams).toEqual(["5000 begins", "5000 ends", "250 begins", "250 ends"]);
+  expect(collector.intervalMs).toBeUndefined();
+  await collector[Symbol.asyncDispose]();
+  expect(process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length).toBeLessThanOrEqual(2);
+});
+
+test("a full read is a frame while no stream runs, and none while one does", async () => {
+  const seen: Sample[] = [];
+  await using collector = new Collector(
+    sources({
+      decorate: (samples) => samples.map((sample) => ({ ...sample, pressure: "normal" as const })),
+      async *gpus(_intervalMs, signal) {
+        yield [{ uuid: "GPU-a", powerWatts: 2 }];
         await sleep(10_000, undefined, { signal }).catch(() => undefined);
       },
     }),
-    { intervalMs: 5000, emit: () => undefined },
+    { emit: () => undefined },
   );
-  await expect.poll(() => intervals).toEqual([5000]);
-  collector.intervalMs = 250;
-  await expect.poll(() => intervals).toEqual([5000, 250]);
-  await collector[Symbol.asyncDispose]();
-  expect(process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length).toBeLessThanOrEqual(2);
+  using _hearing = collector.onSample((sample) => seen.push(sample));
+  collector.read([{ uuid: "GPU-a", powerWatts: 1 }]);
+  expect(seen.map(({ gpus }) => gpus)).toEqual([[{ uuid: "GPU-a", powerWatts: 1, pressure: "normal" }]]);
+  expect(collector.latest).toBe(seen[0]);
+  using _listening = collector.listen(5000);
+  await expect.poll(() => seen.length).toBe(2);
+  collector.read([{ uuid: "GPU-a", powerWatts: 3 }]);
+  expect(seen.at(-1)?.gpus[0]).toMatchObject({ powerWatts: 2 });
+});
+
+test("a workload on a MIG instance has its memory; one whose processes are known has theirs", async () => {
+  const [frame] = await frames(
+    1,
+    sources({
+      async *gpus(_intervalMs, signal) {
+        yield [{ uuid: "GPU-a", vramUsedMiB: 999, mig: [{ uuid: "MIG-1", vramUsedMiB: 70 }] }];
+        await sleep(10_000, undefined, { signal }).catch(() => undefined);
+      },
+      running: () => [
+        { id: "part", containerId: "c", gpus: ["MIG-1"] },
+        { id: "known", containerId: "d", gpus: ["GPU-a"] },
+      ],
+      vramOf: (id) => (id === "known" ? 500 : undefined),
+    }),
+    10_000,
+  );
+  expect(frame?.workloads).toEqual([
+    { id: "part", vramUsedMiB: 70 },
+    { id: "known", vramUsedMiB: 500 },
+  ]);
 });
 
 test("an engine that is away costs the containers' figures and nothing else", async () => {

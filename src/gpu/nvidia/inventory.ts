@@ -143,12 +143,14 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
     const sample = sampleOf(smiGpu, uuid, instances);
     if (sample !== undefined) samples.push(sample);
   }
-  if (truncated) {
-    problems.push({
-      code: "unreadable",
-      message: `nvidia-smi's answer breaks off after ${document.gpus.length} GPUs; it is asked again`,
-    });
-  } else if (attachedGpus !== undefined && attachedGpus > document.gpus.length) {
+  const unreadable: SmiProblem | undefined = truncated
+    ? {
+        code: "unreadable",
+        message: `nvidia-smi's answer breaks off after ${document.gpus.length} GPUs; it is asked again`,
+      }
+    : undefined;
+  if (unreadable !== undefined) problems.push(unreadable);
+  else if (attachedGpus !== undefined && attachedGpus > document.gpus.length) {
     problems.push({
       code: "gpu_lost",
       message: `the driver has ${attachedGpus} GPUs attached, ${document.gpus.length} answer`,
@@ -168,7 +170,7 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
     samples,
     raw,
     rows: document.gpus.length,
-    ...(truncated && problems[0] !== undefined && { failed: problems.at(-1) ?? problems[0] }),
+    ...(unreadable !== undefined && { failed: unreadable }),
   };
 }
 
@@ -287,12 +289,13 @@ function processOf(values: ReadonlyMap<string, string>, instances: readonly MigI
   ];
 }
 
-/** A client of MPS (`M+C`) computes. */
+/** A client of MPS (`M+C`) computes as others do. */
 const PROCESS_TYPES: ReadonlyMap<string, NonNullable<SmiProcess["type"]>> = new Map([
   ["C", "C"],
   ["G", "G"],
   ["C+G", "C+G"],
   ["M+C", "C"],
+  ["M+C+G", "C+G"],
 ]);
 
 /** "81559 MiB" → 81559, "16x" → 16. */

@@ -68,10 +68,6 @@ export function createSmi({ path, env = process.env }: { path: string; env?: Nod
     }
     return child;
   };
-  const alive = (): number[] => {
-    for (const pid of started) if (!isGroupAlive(pid)) started.delete(pid);
-    return [...started];
-  };
   return {
     path,
     run(args, { timeoutMs = TIMEOUT_MS, signal } = {}) {
@@ -82,10 +78,16 @@ export function createSmi({ path, env = process.env }: { path: string; env?: Nod
     stream: spawnSmi,
     async pause() {
       isPaused = true;
-      const patience = AbortSignal.timeout(PAUSE_PATIENCE_MS);
-      for (const pid of alive()) endGroup(pid);
-      while (alive().length > 0 && !patience.aborted) await sleep(20);
-      return alive();
+      let left = [...started];
+      const until = performance.now() + PAUSE_PATIENCE_MS;
+      for (;;) {
+        // Each time: a script may just have started another one.
+        for (const pid of left) endGroup(pid);
+        left = left.filter(isGroupAlive);
+        for (const pid of started) if (!isGroupAlive(pid)) started.delete(pid);
+        if (left.length === 0 || performance.now() > until) return left;
+        await sleep(20);
+      }
     },
     resume() {
       isPaused = false;

@@ -1,19 +1,42 @@
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { GpuTelemetry } from "../../protocol/gpu.ts";
-import { type Field, knownFields } from "./fields.ts";
-import { classify, type Smi, type SmiProblem, startProblem } from "./runner.ts";
+import { Bell } from "./bell.ts";
+import { forgetFields, knownFields, type StreamField } from "./fields.ts";
+import { endGroup } from "./process-group.ts";
+import { classify, type Smi, type SmiProblem, type SmiProcessHandle, startProblem } from "./runner.ts";
 import { readRow } from "./sample-row.ts";
 
+/** What a stream is started for; another one needs another stream. */
+export interface StreamShape {
+  /** Grows when driver, GPUs or MIG instances have changed. */
+  generation: number;
+  /** Rows of a round, lost GPUs included. */
+  rows: number;
+  driverVersion?: string;
+}
+
+/** Who reads the GPUs in full and so knows what a stream will tell. */
+export interface ShapeSource {
+  /** Undefined where there is nothing to sample now: no GPU, no driver, paused. */
+  readonly shape: StreamShape | undefined;
+  /** Calls back after each successful read, and when `shape` has changed. */
+  onShape(listener: () => void): Disposable;
+}
+
 export interface SampleOptions {
+  /** At least 100, the fastest nvidia-smi goes without falling behind on eight GPUs. */
   intervalMs: number;
   signal: AbortSignal;
   /** Told when the stream breaks, and `undefined` when samples come again. */
   onProblem?: (problem: SmiProblem | undefined) => void;
   /** How much longer than three intervals a stream may be silent before it counts as dead; 5 s where absent. */
   silenceAllowanceMs?: number;
+  /** Where absent, nvidia-smi is asked for the GPUs before each start. */
+  shapes?: ShapeSource;
 }
 
+const INTERVAL_LEAST_MS = 100;
 const RESTART_FIRST_MS = 1_000;
 const RESTART_MOST_MS = 30_000;
 /** nvidia-smi needs a moment to start. */
@@ -23,52 +46,77 @@ const LINE_MAX = 64 * 1024;
 
 /**
  * Samples of all GPUs, a complete set at a time, from one long-lived nvidia-smi. A set is yielded with its last row, not with
- * the first of the next. A stream that breaks or falls silent is started again, with growing pauses. Ends with the signal;
- * the process is gone then. Never throws.
+ * the first of the next. A stream that breaks or falls silent is started again, with growing pauses, or as soon as `shapes` tells of
+ * a read that succeeded; one whose shape has changed is started anew at once. Ends with the signal; the process is gone then. Never
+ * throws.
  */
 export async function* samples(smi: Smi, options: SampleOptions): AsyncGenerator<GpuTelemetry[]> {
-  const { signal, onProblem } = options;
+  const { signal, onProblem, shapes } = options;
+  const bell = new Bell();
+  let current: { generation: number | undefined; cut: AbortController } | undefined;
+  using _listening = shapes?.onShape(() => {
+    bell.ring();
+    if (current !== undefined && current.generation !== shapes.shape?.generation) current.cut.abort();
+  });
   let pauseMs = RESTART_FIRST_MS;
+  let broken = false;
   while (!signal.aborted) {
-    const fields = await knownFields(smi, signal);
-    const count = await countGpus(smi, signal);
+    const cut = new AbortController();
+    const shape = shapes === undefined ? await askedShape(smi, signal) : shapes.shape;
     if (signal.aborted) return;
-    if (count !== 0) {
-      for await (const round of oneStream(smi, { ...options, fields, count })) {
-        if ("problem" in round) onProblem?.(round.problem);
-        else {
-          if (pauseMs > RESTART_FIRST_MS) onProblem?.(undefined);
-          pauseMs = RESTART_FIRST_MS;
-          yield round.samples;
-        }
+    if (shape === undefined || shape.rows === 0) {
+      await bell.wait(signal, shapes === undefined ? pauseMs : undefined);
+      pauseMs = shapes === undefined ? Math.min(pauseMs * 2, RESTART_MOST_MS) : RESTART_FIRST_MS;
+      continue;
+    }
+    current = { generation: shape.generation, cut };
+    const until = AbortSignal.any([signal, cut.signal]);
+    const fields = await knownFields(smi, { signal: until, driverVersion: shape.driverVersion });
+    if (signal.aborted) return;
+    for await (const round of oneStream(smi, { ...options, signal: until, fields, count: shape.rows })) {
+      if ("problem" in round) {
+        broken = true;
+        if (round.problem.code === "bad_field") forgetFields(smi);
+        onProblem?.(round.problem);
+      } else {
+        if (broken) onProblem?.(undefined);
+        broken = false;
+        pauseMs = RESTART_FIRST_MS;
+        yield round.samples;
       }
     }
-    await sleep(pauseMs, undefined, { signal }).catch(() => undefined);
+    if (cut.signal.aborted) continue;
+    // What rang while the stream ran is no news of a driver that is back.
+    bell.hush();
+    await bell.wait(signal, pauseMs);
     pauseMs = Math.min(pauseMs * 2, RESTART_MOST_MS);
   }
 }
 
-/** Rows to expect in a round, lost GPUs included; 0 where there is nothing to sample. */
-async function countGpus(smi: Smi, signal: AbortSignal): Promise<number> {
+/** The shape as `-L` tells it; no rows where there is nothing to sample. */
+async function askedShape(smi: Smi, signal: AbortSignal): Promise<StreamShape> {
   const listing = await smi.run(["-L"], { signal });
-  return listing.ok ? (listing.stdout.match(/^GPU \d+:/gm)?.length ?? 0) : 0;
+  return { generation: 0, rows: listing.ok ? (listing.stdout.match(/^GPU \d+:/gm)?.length ?? 0) : 0 };
 }
 
 type Round = { samples: GpuTelemetry[] } | { problem: SmiProblem };
 
 async function* oneStream(
   smi: Smi,
-  options: SampleOptions & { fields: readonly Field[]; count: number },
+  options: SampleOptions & { fields: readonly StreamField[]; count: number },
 ): AsyncGenerator<Round> {
-  const { intervalMs, signal, fields, count, silenceAllowanceMs = SILENCE_ALLOWANCE_MS } = options;
+  const { signal, fields, count, silenceAllowanceMs = SILENCE_ALLOWANCE_MS } = options;
+  const intervalMs = Math.max(INTERVAL_LEAST_MS, Math.round(options.intervalMs));
   const silenceMs = intervalMs * 3 + silenceAllowanceMs;
-  let child: ReturnType<Smi["stream"]>;
+  if (signal.aborted) return;
+  const columns = fields.map(({ field }) => field);
+  let child: SmiProcessHandle;
   try {
     child = smi.stream([
-      `--query-gpu=${fields.join(",")}`,
+      `--query-gpu=${fields.map(({ name }) => name).join(",")}`,
       "--format=csv,noheader,nounits",
       "-lms",
-      String(Math.max(100, Math.round(intervalMs))),
+      String(intervalMs),
     ]);
   } catch (error) {
     yield { problem: startProblem(smi.path, error as NodeJS.ErrnoException).problem };
@@ -81,12 +129,14 @@ async function* oneStream(
     failure.resolve();
   });
   let silent = false;
-  const kill = () => child.kill("SIGKILL");
+  const kill = () => {
+    if (child.pid !== undefined) endGroup(child.pid);
+    // A process stuck in the driver does not die: it is left behind.
+    child.stdout.destroy();
+  };
   const watchdog = setTimeout(() => {
     silent = true;
     kill();
-    // A process stuck in the driver does not die: it is left behind.
-    child.stdout.destroy();
   }, silenceMs);
   signal.addEventListener("abort", kill, { once: true });
   if (signal.aborted) kill();
@@ -94,7 +144,7 @@ async function* oneStream(
   let round: { rows: number; samples: GpuTelemetry[]; lastIndex: number } = { rows: 0, samples: [], lastIndex: -1 };
   try {
     for await (const line of linesOf(child.stdout)) {
-      const row = readRow(line, fields);
+      const row = readRow(line, columns);
       if (row === undefined) {
         if (said.length < 20) said.push(line);
         continue;
@@ -121,7 +171,6 @@ async function* oneStream(
     clearTimeout(watchdog);
     signal.removeEventListener("abort", kill);
     kill();
-    child.stdout.destroy();
     if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
       const patience = new AbortController();
       await Promise.race([

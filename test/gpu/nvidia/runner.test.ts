@@ -160,4 +160,41 @@ describe("createSmi", () => {
     expect(answers[0]).toEqual({ ok: true, stdout: "C|de_DE.UTF-8|a b|$(id)\n" });
     expect(readFileSync(log, "utf8")).toBe("begin\nend\n".repeat(3));
   });
+
+  it("what a script starts is gone with it when it is cut, and so is a stream's", async () => {
+    for (const end of ["timeout", "abort"] as const) {
+      const pidFile = join(folder, `grandchild-${end}.pid`);
+      const smi = createSmi({ path: script(`sleep 1000 & echo $! > ${pidFile}; wait`) });
+      const stop = new AbortController();
+      const run = smi.run([], end === "timeout" ? { timeoutMs: 300 } : { signal: stop.signal });
+      const pid = await pidIn(pidFile);
+      if (end === "abort") stop.abort();
+      expect((await run).ok).toBe(false);
+      expect(await gone(pid)).toBe(true);
+    }
+  });
+
+  it("paused it ends what runs, whatever that started, and starts nothing until it is resumed", async () => {
+    const runFile = join(folder, "paused-run.pid");
+    const streamFile = join(folder, "paused-stream.pid");
+    const calls = join(folder, "paused-calls");
+    const path = script(
+      `echo "$1" >> ${calls}\ncase $1 in run) sleep 1000 & echo $! > ${runFile}; wait;; stream) sleep 1000 & echo $! > ${streamFile};; *) echo there;; esac`,
+    );
+    const smi = createSmi({ path });
+    const run = smi.run(["run"]);
+    const waiting = smi.run(["waiting"]);
+    // This script ends by itself and leaves its child behind.
+    smi.stream(["stream"]);
+    const pids = [await pidIn(runFile), await pidIn(streamFile)];
+    expect(await smi.pause()).toEqual([]);
+    expect(pids.map(alive)).toEqual([false, false]);
+    expect((await run).ok).toBe(false);
+    expect(await waiting).toMatchObject({ problem: { code: "sampling_paused" } });
+    expect(await smi.run(["more"])).toMatchObject({ problem: { code: "sampling_paused" } });
+    expect(() => smi.stream(["more"])).toThrow(/paused/);
+    expect(readFileSync(calls, "utf8").split("\n").toSorted()).toEqual(["", "run", "stream"]);
+    smi.resume();
+    expect(await smi.run(["again"])).toEqual({ ok: true, stdout: "there\n" });
+  });
 });

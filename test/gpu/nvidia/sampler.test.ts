@@ -1,9 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { knownFields, WANTED_FIELDS } from "../../../src/gpu/nvidia/fields.ts";
+import { forgetFields, knownFields, WANTED_FIELDS } from "../../../src/gpu/nvidia/fields.ts";
 import type { SmiProblem } from "../../../src/gpu/nvidia/runner.ts";
 import { createSmi } from "../../../src/gpu/nvidia/runner.ts";
 import { samples } from "../../../src/gpu/nvidia/sampler.ts";
 import { GpuTelemetry } from "../../../src/protocol/gpu.ts";
+import { scriptedSmi } from "./scripted.ts";
 import { simulatedSmi } from "./simulated.ts";
 
 /** Takes rounds until `enough` says so, then aborts; resolves when the generator has ended. */
@@ -108,9 +109,98 @@ describe("samples", () => {
   });
 });
 
+describe("framing", () => {
+  /** Rounds of a stream whose output is the shell's `body`, after a help of the five fields of `rowsOf` and two GPUs. */
+  async function roundsOf(body: string, count: number) {
+    using script = scriptedSmi();
+    script.says({ list: "GPU 0: A (UUID: GPU-a)\nGPU 1: B (UUID: GPU-b)\n", rows: "" });
+    script.streams(body);
+    const stop = new AbortController();
+    const patience = setTimeout(() => stop.abort(), 8000);
+    const rounds: GpuTelemetry[][] = [];
+    for await (const round of samples(script.smi, { intervalMs: 100, signal: stop.signal })) {
+      rounds.push(round);
+      if (rounds.length >= count) break;
+    }
+    clearTimeout(patience);
+    await script.gone();
+    return rounds.map((round) => round.map(({ uuid, vramUsedMiB }) => `${uuid}:${vramUsedMiB}`));
+  }
+  const row = (index: number | string, uuid: string, used: number) => `${index}, ${uuid}, 7, ${used}, 23034\\n`;
+  const both = (used: number) => row(0, "GPU-a", used) + row(1, "GPU-b", used);
+
+  it("blocks that are split anywhere", async () => {
+    const text = both(1) + both(2);
+    const pieces = Array.from({ length: Math.ceil(text.length / 9) }, (_, at) => text.slice(at * 9, at * 9 + 9));
+    // A cut inside "\\n" would be two characters: those pieces are joined.
+    const body = pieces
+      .join("\u0000")
+      .replaceAll("\\\u0000n", "\\n\u0000")
+      .split("\u0000")
+      .map((piece) => `printf '${piece}'; sleep 0.02`)
+      .join("\n");
+    expect(await roundsOf(body, 2)).toEqual([
+      ["GPU-a:1", "GPU-b:1"],
+      ["GPU-a:2", "GPU-b:2"],
+    ]);
+  });
+
+  it("a GPU lost to its index cell, and then to its whole row", async () => {
+    const lost = `${Array(5).fill("[GPU is lost]").join(", ")}\\n`;
+    const body = `printf '${both(1)}${row("[GPU is lost]", "GPU-a", 2)}${row(1, "GPU-b", 2)}${lost}${row(1, "GPU-b", 3)}${both(4)}'`;
+    expect(await roundsOf(body, 4)).toEqual([["GPU-a:1", "GPU-b:1"], ["GPU-b:2"], ["GPU-b:3"], ["GPU-a:4", "GPU-b:4"]]);
+  });
+
+  it("messages, hostile bytes, spoofed and torn rows between the rows", async () => {
+    const noise = [
+      "\\377\\376\\000\\001\\033[2J\\n",
+      "a\\nGPU-fake, 1, spoof, 99999\\t\\n",
+      "Unable to determine the device handle for GPU0: 0000:24:00.0: GPU is lost\\n",
+      "0, GPU-a, 7\\n",
+      "0, NOT-a-uuid, 7, 1, 2\\n",
+      "\\r\\n\\n",
+    ].join("");
+    const body = `printf '${noise}${row(0, "GPU-a", 1)}${noise}${row(1, "GPU-b", 1)}${noise}${both(2)}'`;
+    expect(await roundsOf(body, 2)).toEqual([
+      ["GPU-a:1", "GPU-b:1"],
+      ["GPU-a:2", "GPU-b:2"],
+    ]);
+  });
+
+  it("a line without end is dropped, and what comes behind it counts", async () => {
+    const body = `head -c 200000 /dev/zero | tr '\\0' x; sleep 0.2; printf 'y\\n${both(3)}'`;
+    expect(await roundsOf(body, 1)).toEqual([["GPU-a:3", "GPU-b:3"]]);
+  });
+
+  it("a row that is missing is not waited for in the next round", async () => {
+    const body = `printf '${row(0, "GPU-a", 1)}${both(2)}'`;
+    expect(await roundsOf(body, 2)).toEqual([["GPU-a:1"], ["GPU-a:2", "GPU-b:2"]]);
+  });
+});
+
 describe("knownFields", () => {
+  it("keeps the answer of a driver version, and forgets it when told", async () => {
+    using script = scriptedSmi();
+    const { signal } = new AbortController();
+    const asked = () => script.calls("--help-query-gpu").length;
+    for (let times = 0; times < 3; times += 1) await knownFields(script.smi, { signal, driverVersion: "580.1" });
+    expect(asked()).toBe(1);
+    script.says({ help: '"index"\n"uuid"\n"clocks_event_reasons.active"\n' });
+    expect(await knownFields(script.smi, { signal, driverVersion: "610.1" })).toEqual([
+      { field: "index", name: "index" },
+      { field: "uuid", name: "uuid" },
+      { field: "clocks_throttle_reasons.active", name: "clocks_event_reasons.active" },
+    ]);
+    expect(asked()).toBe(2);
+    forgetFields(script.smi);
+    await knownFields(script.smi, { signal, driverVersion: "610.1" });
+    expect(asked()).toBe(3);
+  });
+
   it("asks for the least where the help cannot be read", async () => {
-    const fields = await knownFields(createSmi({ path: "/nonexistent/nvidia-smi" }), new AbortController().signal);
+    const { signal } = new AbortController();
+    const known = await knownFields(createSmi({ path: "/nonexistent/nvidia-smi" }), { signal });
+    const fields = known.map(({ field }) => field);
     expect(fields).toEqual(["index", "uuid", "utilization.gpu", "memory.used", "memory.total", "temperature.gpu"]);
     expect(WANTED_FIELDS).toEqual(expect.arrayContaining(fields));
   });

@@ -21,8 +21,10 @@ describe.concurrent("watchGpus", () => {
     using simulated = simulatedSmi({ gpus: [{ model: "t4" }], faults: [{ ...fault, afterMs: 0, forMs: 2500 }] });
     let changes = 0;
     {
-      await using watch = await watchGpus(simulated.smi, () => {
-        changes += 1;
+      await using watch = await watchGpus(simulated.smi, {
+        onChange: () => {
+          changes += 1;
+        },
       });
       expect(codes(watch)).toEqual([code]);
       expect(watch.inventory.gpus).toEqual([]);
@@ -37,7 +39,7 @@ describe.concurrent("watchGpus", () => {
     using simulated = simulatedSmi({ gpus: [{ model: "t4" }], faults: [{ kind: "hang" }] });
     const started = performance.now();
     {
-      await using watch = await watchGpus(simulated.smi, () => undefined);
+      await using watch = await watchGpus(simulated.smi, { onChange: () => undefined });
       expect(performance.now() - started).toBeLessThan(8000);
       expect(codes(watch)).toEqual(["timeout"]);
     }
