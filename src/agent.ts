@@ -168,7 +168,10 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   rooms.use(
     await startLocalApi({
       socketPath: join(config.runDir, "gpunode.sock"),
-      snapshot,
+      snapshot: async () => {
+        await telemetry.look();
+        return snapshot();
+      },
       actions: {
         drain: ({ maintenance, ...options }) => {
           drain.start({ cause: "owner", ...options, ...(maintenance === true && { kind: "maintenance" }) });

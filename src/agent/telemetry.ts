@@ -27,6 +27,8 @@ export interface NodeTelemetryDoors {
 
 /** The owner looks at the node: for so long after a look the GPUs are sampled. */
 const LOOK_MS = 5_000;
+/** An owner who looks does not wait longer than this for figures of now. */
+const FIRST_SAMPLE_MS = 1_000;
 
 /**
  * What the node tells of itself as it runs: frames, levels of pressure, whose VRAM it is, and what the meter counts. Samples are taken only
@@ -104,8 +106,9 @@ export class NodeTelemetry implements AsyncDisposable {
     this.#metering = isMetering ? this.collector.listen(this.#doors.config.telemetry.intervalMs) : undefined;
   }
 
-  /** The owner looks: samples are taken for the next seconds. */
-  look(): void {
+  /** The owner looks: samples are taken for the next seconds. Resolves with the first, or after a second without one. */
+  async look(): Promise<void> {
+    const wasSampling = this.collector.intervalMs !== undefined;
     this.#look ??= this.collector.listen(this.#doors.config.telemetry.intervalMs);
     clearTimeout(this.#lookEnds);
     this.#lookEnds = setTimeout(() => {
@@ -113,6 +116,7 @@ export class NodeTelemetry implements AsyncDisposable {
       this.#look = undefined;
     }, LOOK_MS);
     this.#lookEnds.unref();
+    if (!wasSampling && this.#doors.gpus.inventory.gpus.length > 0) await this.#nextSample();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -129,6 +133,14 @@ export class NodeTelemetry implements AsyncDisposable {
   /** Disk space left where images and layers lie. */
   diskFreeMiB(): number | undefined {
     return diskFreeMiB(this.#diskPath());
+  }
+
+  async #nextSample(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, FIRST_SAMPLE_MS);
+    using _hearing = this.collector.onSample(() => resolve());
+    await promise;
+    clearTimeout(timer);
   }
 
   #decorate(samples: readonly GpuTelemetry[]): GpuTelemetry[] {

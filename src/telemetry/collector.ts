@@ -22,6 +22,8 @@ export interface TelemetrySources {
   now(): number;
   /** Adds to GPU samples what is derived from them, before anybody sees them. */
   decorate?(samples: GpuTelemetry[]): GpuTelemetry[];
+  /** VRAM of a workload's own processes, in MiB, where they are known. */
+  vramOf?(workload: string): number | undefined;
 }
 
 export interface CollectorOptions {
@@ -54,7 +56,7 @@ export class Collector implements AsyncDisposable {
     intervalMs: undefined,
     over: new AbortController(),
   };
-  #gpus: { at: number; samples: GpuTelemetry[] } | undefined;
+  #gpus: { at: number; samples: GpuTelemetry[]; isStream: boolean } | undefined;
   #containers = new Map<string, Omit<WorkloadTelemetry, "id">>();
   #latest: Sample | undefined;
   readonly #loops: Promise<unknown>;
@@ -96,8 +98,8 @@ export class Collector implements AsyncDisposable {
 
   /** Takes what a full read of the GPUs said: a frame, unless a stream's samples are at hand, which are newer. */
   read(samples: readonly GpuTelemetry[]): void {
-    if (this.#stop.signal.aborted || this.#isFresh()) return;
-    this.#take([...samples]);
+    if (this.#stop.signal.aborted || (this.#gpus?.isStream === true && this.#isFresh())) return;
+    this.#take([...samples], { isStream: false });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -118,7 +120,7 @@ export class Collector implements AsyncDisposable {
     });
   }
 
-  /** Whether the stream of GPU samples has one that is no older than two intervals. */
+  /** Whether there are GPU samples no older than two intervals of who listens. */
   #isFresh(): boolean {
     const { intervalMs } = this.#pace;
     return intervalMs !== undefined && this.#gpus !== undefined && this.#sources.now() - this.#gpus.at < intervalMs * 2;
@@ -136,7 +138,7 @@ export class Collector implements AsyncDisposable {
         // The source reports its own problems; here one only means that this stream is over.
         const next = await stream.next().catch(() => undefined);
         if (next === undefined || next.done === true) break;
-        if (!over.signal.aborted) this.#take(next.value);
+        if (!over.signal.aborted) this.#take(next.value, { isStream: true });
       }
       await pause(over.signal, STREAM_RETRY_MS);
     }
@@ -167,19 +169,23 @@ export class Collector implements AsyncDisposable {
     }
   }
 
-  #take(samples: GpuTelemetry[]): void {
-    const { decorate } = this.#sources;
-    this.#gpus = { at: this.#sources.now(), samples: decorate === undefined ? samples : decorate(samples) };
+  #take(told: GpuTelemetry[], { isStream }: { isStream: boolean }): void {
+    const samples = this.#sources.decorate?.(told) ?? told;
+    this.#gpus = { at: this.#sources.now(), samples, isStream };
     this.#frame();
   }
 
   #frame(): void {
     const gpus = this.#gpus?.samples ?? [];
-    const workloads = this.#sources.running().map(({ id, gpus: uuids }) => ({
-      id,
-      ...this.#containers.get(id),
-      ...gpuShare(gpus.filter(({ uuid }) => uuids.includes(uuid))),
-    }));
+    const workloads = this.#sources.running().map(({ id, gpus: uuids }) => {
+      const vramUsedMiB = this.#sources.vramOf?.(id);
+      return {
+        id,
+        ...this.#containers.get(id),
+        ...gpuShare(gpus, uuids),
+        ...(vramUsedMiB !== undefined && { vramUsedMiB }),
+      };
+    });
     const at = new Date(this.#sources.now()).toISOString();
     const sample: Sample = { at, gpus, host: this.#sources.host(), workloads };
     this.#latest = sample;
@@ -202,10 +208,15 @@ function pause(signal: AbortSignal, ms?: number): Promise<void> {
   });
 }
 
-/** What a workload uses of its own GPUs: the mean of their utilization, the sum of their VRAM. */
-function gpuShare(gpus: readonly GpuTelemetry[]): Pick<WorkloadTelemetry, "gpuUtilizationPercent" | "vramUsedMiB"> {
-  const busy = gpus.flatMap(({ utilizationPercent }) => utilizationPercent ?? []);
-  const vram = gpus.flatMap(({ vramUsedMiB }) => vramUsedMiB ?? []);
+/** What a workload uses of its own GPUs: the mean of their utilization, the sum of their VRAM; of MIG instances the VRAM alone. */
+function gpuShare(
+  gpus: readonly GpuTelemetry[],
+  uuids: readonly string[],
+): Pick<WorkloadTelemetry, "gpuUtilizationPercent" | "vramUsedMiB"> {
+  const whole = gpus.filter(({ uuid }) => uuids.includes(uuid));
+  const instances = gpus.flatMap(({ mig = [] }) => mig.filter(({ uuid }) => uuids.includes(uuid)));
+  const busy = whole.flatMap(({ utilizationPercent }) => utilizationPercent ?? []);
+  const vram = [...whole, ...instances].flatMap(({ vramUsedMiB }) => vramUsedMiB ?? []);
   const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
   return {
     ...(busy.length > 0 && { gpuUtilizationPercent: sum(busy) / busy.length }),

@@ -123,7 +123,9 @@ describe("samples of a full read", () => {
     expect(full).toHaveLength(2);
     const { signal } = new AbortController();
     for await (const round of samples(simulated.smi, { intervalMs: 100, signal })) {
-      expect(round.map((sample) => Object.keys(sample).toSorted())).toEqual(
+      // Of the video engines only the document tells in drivers that old.
+      const beside = driver === "470" ? ["decoderPercent", "encoderPercent"] : [];
+      expect(round.map((sample) => [...Object.keys(sample), ...beside].toSorted())).toEqual(
         full.map((sample) => Object.keys(sample).toSorted()),
       );
       for (const [at, sample] of round.entries()) {

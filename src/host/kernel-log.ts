@@ -1,0 +1,125 @@
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** A message of the kernel. */
+export interface KernelMessage {
+  /** When it was written, milliseconds since the epoch, as near as the log tells. */
+  atMs: number;
+  text: string;
+}
+
+export interface KernelLogOptions {
+  /** `/dev/kmsg`, or a file that grows by lines of `dmesg` or syslog. */
+  path?: string;
+  signal: AbortSignal;
+  pollMs?: number;
+  /** Told once, with what to do, where the log cannot be read; undefined again when it can. */
+  onProblem?: (problem: { code: "kernel_log_unreadable"; message: string } | undefined) => void;
+  now?: () => number;
+  /** Milliseconds since boot, as `/dev/kmsg` counts them (CLOCK_MONOTONIC). */
+  monotonic?: () => number;
+}
+
+const POLL_MS = 1_000;
+/** What cannot be read now is tried again so often: a file may come, a permission be given. */
+const REOPEN_MS = 60_000;
+const BLOCK_BYTES = 64 * 1024;
+/** A line longer than this is cut: nothing the driver says is. */
+const LINE_MAX = 8 * 1024;
+/** So many records are read before others get their turn. */
+const RECORDS_AT_ONCE = 200;
+
+/**
+ * The kernel's messages, those of this boot that it still holds first. Never throws; ends with the signal, and no timer or descriptor
+ * is left then. The device is read without blocking: a read that waits would hold one of the few threads that all files share.
+ */
+export async function* kernelMessages(options: KernelLogOptions): AsyncGenerator<KernelMessage> {
+  const { path = "/dev/kmsg", signal, pollMs = POLL_MS, onProblem } = options;
+  let hasProblem = false;
+  while (!signal.aborted) {
+    try {
+      using file = open(path);
+      if (hasProblem) onProblem?.(undefined);
+      hasProblem = false;
+      yield* file.isDevice
+        ? deviceRecords(file.fd, { ...options, pollMs })
+        : fileLines(file.fd, { ...options, pollMs });
+    } catch (error) {
+      if (!hasProblem) onProblem?.({ code: "kernel_log_unreadable", message: inWords(path, error) });
+      hasProblem = true;
+    }
+    if (!signal.aborted) await pause(REOPEN_MS, signal);
+  }
+}
+
+function open(path: string): Disposable & { fd: number; isDevice: boolean } {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  return { fd, isDevice: fstatSync(fd).isCharacterDevice(), [Symbol.dispose]: () => closeSync(fd) };
+}
+
+type Reading = KernelLogOptions & { pollMs: number };
+
+/**
+ * `/dev/kmsg` (Documentation/ABI/testing/dev-kmsg): one record a read, `priority,sequence,microseconds,flags;text`, further lines of it
+ * begin with a space. EAGAIN: nothing new. EPIPE: records were overwritten before they were read.
+ */
+async function* deviceRecords(fd: number, options: Reading): AsyncGenerator<KernelMessage> {
+  const { signal, pollMs, now = Date.now, monotonic = () => Number(process.hrtime.bigint() / 1000n) / 1000 } = options;
+  const block = Buffer.alloc(BLOCK_BYTES);
+  let sinceBreath = 0;
+  while (!signal.aborted) {
+    let bytes: number;
+    try {
+      bytes = readSync(fd, block);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EPIPE") continue;
+      if (code !== "EAGAIN") throw error;
+      sinceBreath = 0;
+      await pause(pollMs, signal);
+      continue;
+    }
+    const [, microseconds, text] = /^\d+,\d+,(\d+)[^;]*;([^\n]*)/.exec(block.toString("utf8", 0, bytes)) ?? [];
+    if (microseconds !== undefined && text !== undefined) {
+      yield { atMs: Math.round(now() - (monotonic() - Number(microseconds) / 1000)), text };
+    }
+    sinceBreath += 1;
+    if (sinceBreath % RECORDS_AT_ONCE === 0) await pause(0, signal);
+  }
+}
+
+/** Whole lines of a file that grows; one that was cut short is read from its beginning again. */
+async function* fileLines(fd: number, { signal, pollMs, now = Date.now }: Reading): AsyncGenerator<KernelMessage> {
+  const block = Buffer.alloc(BLOCK_BYTES);
+  let position = 0;
+  let rest = "";
+  while (!signal.aborted) {
+    if (fstatSync(fd).size < position) {
+      position = 0;
+      rest = "";
+    }
+    const bytes = readSync(fd, block, 0, block.length, position);
+    if (bytes === 0) {
+      await pause(pollMs, signal);
+      continue;
+    }
+    position += bytes;
+    const lines = (rest + block.toString("utf8", 0, bytes)).split("\n");
+    rest = (lines.pop() ?? "").slice(0, LINE_MAX);
+    for (const line of lines) if (line !== "") yield { atMs: now(), text: line };
+    await pause(0, signal);
+  }
+}
+
+function inWords(path: string, error: unknown): string {
+  const { code } = error as NodeJS.ErrnoException;
+  const remedy =
+    code === "EPERM" || code === "EACCES"
+      ? "run gpunode as root or with CAP_SYSLOG"
+      : "set nvidia.kernel_log to where the kernel's messages are";
+  return `the kernel log ${path} cannot be read (${code ?? String(error)}), so faults the driver reports there (Xid) are not seen: ${remedy}`;
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal, ref: false }).catch(() => undefined);
+}
