@@ -1,8 +1,16 @@
 import { join } from "node:path";
 import type { Logger } from "pino";
 import { executor } from "./agent/commands.ts";
+import { NodeHealth } from "./agent/health.ts";
 import { advertisedPolicy, policyOf } from "./agent/policy.ts";
-import { clockMemory, coordinatorMemory, drainMemory, heardMemory, samplingPauseMemory } from "./agent/settings.ts";
+import {
+  clockMemory,
+  coordinatorMemory,
+  drainMemory,
+  healthMemory,
+  heardMemory,
+  samplingPauseMemory,
+} from "./agent/settings.ts";
 import { NodeTelemetry } from "./agent/telemetry.ts";
 import type { Config } from "./config/config.ts";
 import { createDockerEngine } from "./engine/docker.ts";
@@ -102,7 +110,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       nodeId: identity.nodeId,
       host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
       driver: () => gpuWatch.inventory,
-      gpus: () => gpuWatch.inventory.gpus,
+      gpus: () => health.gpus(),
       engineProblem: () => engineWatch.problem,
       diskFreeMiB: () => telemetry.diskFreeMiB(),
       silentSince,
@@ -128,19 +136,26 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       records: () => supervisor.records(),
       steady,
       emit: (sample) => link?.offerTelemetry(sample),
-      sampled: () => undefined,
+      sampled: (samples) => health.sampled(samples),
     }),
+  );
+  const health: NodeHealth = rooms.use(
+    new NodeHealth({ config, store, engine, gpus: gpuWatch, supervisor, memory: healthMemory(store), changed, log }),
   );
   await supervisor.restore();
   meter.restore(supervisor.records());
   telemetry.workloadsChanged();
-  onRead = () => telemetry.read();
+  onRead = () => {
+    health.read();
+    telemetry.read();
+  };
   onRead();
+  health.start();
   void samplingPause.setMaintenance(drain.isEmptied);
   store.append([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
 
   const problems = (): Problem[] => [
-    ...gpuWatch.inventory.problems,
+    ...health.problems(),
     ...(engineWatch.problem === undefined ? [] : [{ code: "engine_unavailable", message: engineWatch.problem }]),
     ...store.problems,
   ];
@@ -158,7 +173,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       },
       link: link?.status(),
       unackedEvents: store.newest - store.oldest + (store.newest === 0 ? 0 : 1),
-      gpus: withHolders(gpuWatch.inventory.gpus, supervisor.holders()),
+      gpus: withHolders(health.gpus(), supervisor.holders()),
       host,
       engine: engineWatch.info,
       workloads: supervisor.runners(),
@@ -228,7 +243,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         }),
         advertisement: () =>
           advertisement({
-            gpus: gpuWatch.inventory.gpus,
+            gpus: health.gpus(),
             holders: supervisor.holders(),
             host,
             engine: engineWatch.info,

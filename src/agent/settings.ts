@@ -7,6 +7,7 @@ const DRAINING = "draining";
 const CLOCK = "clock";
 const SAMPLING_PAUSED = "sampling_paused";
 const WELCOMED = "welcomed:";
+const HEALTH = "health:";
 
 /** When the coordinator was last heard, by the steady clock in milliseconds. */
 export function heardMemory(store: Store) {
@@ -33,6 +34,14 @@ function setting(store: Store, key: string) {
 }
 
 export const clockMemory = (store: Store) => setting(store, CLOCK);
+/** What the judge of the GPUs' health remembers, under names of its own. */
+export function healthMemory(store: Store) {
+  return {
+    get: (key: string) => store.get(HEALTH + key),
+    set: (key: string, value: string) => store.set(HEALTH + key, value),
+  };
+}
+
 export const samplingPauseMemory = (store: Store) => setting(store, SAMPLING_PAUSED);
 
 /** Coordinators that have once welcomed this node's key. */

@@ -4,6 +4,7 @@ import { Bell } from "./nvidia/bell.ts";
 import { type BesideMemory, type Inventory, readInventory } from "./nvidia/inventory.ts";
 import type { Smi, SmiProblem } from "./nvidia/runner.ts";
 import { samples as sampleStream } from "./nvidia/sampler.ts";
+import { withMigMemory } from "./nvidia/xml-sample.ts";
 import { createShapes } from "./shape.ts";
 
 /** A full read costs some 100 ms of nvidia-smi; what changes faster comes with the samples. */
@@ -47,7 +48,8 @@ export interface GpuWatch extends AsyncDisposable {
   readonly paused: boolean;
   /**
    * Sets of GPU samples until the signal: one stream that is started anew when driver, GPUs or MIG instances change, and waits while
-   * there is nothing to sample. Memory that changes hands makes an early full read. Never throws.
+   * there is nothing to sample. The memory of MIG instances is that of the last full read; memory that changes hands makes an early
+   * one. Never throws.
    */
   samples(options: { intervalMs: number; signal: AbortSignal }): AsyncGenerator<GpuTelemetry[]>;
 }
@@ -178,7 +180,7 @@ export async function watchGpus(smi: Smi, options: WatchOptions): Promise<GpuWat
       try {
         for await (const set of sampleStream(smi, { intervalMs, signal: until, shapes, onProblem })) {
           if (moved(set, last.samples)) refresh();
-          yield set;
+          yield withMigMemory(set, last.samples);
         }
       } finally {
         streamProblem = undefined;

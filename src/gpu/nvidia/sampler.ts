@@ -143,25 +143,27 @@ async function* oneStream(
   const said: string[] = [];
   let round: { rows: number; samples: GpuTelemetry[]; lastIndex: number } = { rows: 0, samples: [], lastIndex: -1 };
   try {
-    for await (const line of linesOf(child.stdout)) {
-      const row = readRow(line, columns);
-      if (row === undefined) {
-        if (said.length < 20) said.push(line);
-        continue;
-      }
-      watchdog.refresh();
-      // A new round although the one before was short: a row of it was unreadable. What there is of it is told.
-      const index = row.kind === "sample" ? row.index : undefined;
-      if (index !== undefined && index <= round.lastIndex) {
-        if (round.samples.length > 0) yield { samples: round.samples };
-        round = { rows: 0, samples: [], lastIndex: -1 };
-      }
-      round.rows += 1;
-      if (row.kind === "sample") round.samples.push(row.sample);
-      if (index !== undefined) round.lastIndex = index;
-      if (round.rows >= count) {
-        yield { samples: round.samples };
-        round = { rows: 0, samples: [], lastIndex: -1 };
+    for await (const lines of linesOf(child.stdout)) {
+      for (const line of lines) {
+        const row = readRow(line, columns);
+        if (row === undefined) {
+          if (said.length < 20) said.push(line);
+          continue;
+        }
+        watchdog.refresh();
+        // A new round although the one before was short: a row of it was unreadable. What there is of it is told.
+        const index = row.kind === "sample" ? row.index : undefined;
+        if (index !== undefined && index <= round.lastIndex) {
+          if (round.samples.length > 0) yield { samples: round.samples };
+          round = { rows: 0, samples: [], lastIndex: -1 };
+        }
+        round.rows += 1;
+        if (row.kind === "sample") round.samples.push(row.sample);
+        if (index !== undefined) round.lastIndex = index;
+        if (round.rows >= count) {
+          yield { samples: round.samples };
+          round = { rows: 0, samples: [], lastIndex: -1 };
+        }
       }
     }
     if (signal.aborted) return;
@@ -201,8 +203,8 @@ function problemOf(
     : result.problem;
 }
 
-/** Lines of a stream, however its blocks are cut. One that never ends is dropped. */
-async function* linesOf(stream: AsyncIterable<Buffer>): AsyncGenerator<string> {
+/** Whole lines of a stream, those of a block together, however the blocks are cut. One that never ends is dropped. */
+async function* linesOf(stream: AsyncIterable<Buffer>): AsyncGenerator<string[]> {
   const decoder = new TextDecoder();
   let rest = "";
   try {
@@ -210,7 +212,7 @@ async function* linesOf(stream: AsyncIterable<Buffer>): AsyncGenerator<string> {
       const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
       rest = lines.pop() ?? "";
       if (rest.length > LINE_MAX) rest = "";
-      yield* lines.filter((line) => line.trim() !== "");
+      yield lines.filter((line) => line.trim() !== "");
     }
   } catch {
     // Cut by us, or broken with the process: the end either way.

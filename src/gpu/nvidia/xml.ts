@@ -39,8 +39,31 @@ export function readSmiXml(text: string): SmiDocument {
     if (!document.truncated) whole = document;
   });
   // biome-ignore lint/suspicious/noControlCharactersInRegex: nvidia-smi passes them raw from process names, XML has no place for them
-  parser.end(text.replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, ""));
+  parser.end(withoutClockTables(text).replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, ""));
   return whole ?? last ?? { gpus: [], truncated: true };
+}
+
+const TABLE_BEGINS = "<supported_clocks>";
+const TABLE_ENDS = "</supported_clocks>";
+
+/**
+ * Leaves out the clocks each GPU could be set to: nobody asks for them, and they are two thirds of a document. A table holds nothing but
+ * clocks, so one that seems to hold a GPU (it breaks off, and another document follows) is left in.
+ */
+function withoutClockTables(text: string): string {
+  const kept: string[] = [];
+  let from = 0;
+  for (;;) {
+    const begins = text.indexOf(TABLE_BEGINS, from);
+    const ends = begins < 0 ? -1 : text.indexOf(TABLE_ENDS, begins);
+    if (ends < 0) break;
+    const inside = begins + TABLE_BEGINS.length;
+    const isWhole = !/<(gpu|nvidia_smi_log|process_info)\b/.test(text.slice(inside, ends));
+    kept.push(text.slice(from, isWhole ? inside : ends));
+    from = ends;
+  }
+  kept.push(text.slice(from));
+  return kept.join("");
 }
 
 function documentParser(found: (document: SmiDocument) => void): Parser {

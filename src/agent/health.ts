@@ -1,0 +1,164 @@
+import type { Logger } from "pino";
+import type { Config } from "../config/config.ts";
+import { HealthJudge, type JudgeOptions } from "../gpu/judge.ts";
+import { nvidiaBoards, whyNoGpu } from "../gpu/pci-presence.ts";
+import type { GpuWatch } from "../gpu/watch.ts";
+import { kernelMessages } from "../host/kernel-log.ts";
+import type { Problem } from "../protocol/frames.ts";
+import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
+import type { Store } from "../store/store.ts";
+import { type ContainerWithGpus, GpuAccessWatch } from "../workload/gpu-access.ts";
+import type { Engine } from "../workload/needs.ts";
+import { eventOf } from "../workload/record.ts";
+import { isTerminal } from "../workload/state.ts";
+import type { Supervisor } from "../workload/supervisor.ts";
+
+export interface NodeHealthDoors {
+  config: Config;
+  store: Store;
+  engine: Engine;
+  gpus: Pick<GpuWatch, "inventory">;
+  supervisor: Supervisor;
+  memory: JudgeOptions["memory"];
+  /** What is advertised has changed. */
+  changed(): void;
+  log: Logger;
+}
+
+/** A fault and the work it hit are seen within this; clocks and logs are no more exact. */
+const SEEN_MS = 1_000;
+
+/**
+ * The health of the GPUs as the node tells it: what the judge finds becomes events, work that cannot go on is taken off, and GPUs that are
+ * not fit are not given out.
+ */
+export class NodeHealth implements AsyncDisposable {
+  readonly #doors: NodeHealthDoors;
+  readonly #judge: HealthJudge;
+  readonly #stop = new AbortController();
+  #access: GpuAccessWatch | undefined;
+  #kernel: Promise<void> | undefined;
+  #kernelProblem: Problem | undefined;
+
+  constructor(doors: NodeHealthDoors) {
+    this.#doors = doors;
+    this.#judge = new HealthJudge({ now: Date.now, memory: doors.memory });
+  }
+
+  /** After the first read: begins to listen to the kernel and to look into containers. */
+  start(): void {
+    const { config, engine, gpus } = this.#doors;
+    this.#kernel = this.#followKernel(config.nvidia.kernelLog);
+    this.#access = new GpuAccessWatch({
+      engine,
+      running: () => this.#withGpus(),
+      hostSees: (uuid) => {
+        const { inventory } = gpus;
+        return inventory.failed === undefined && inventory.gpus.some((gpu) => holds(gpu, uuid));
+      },
+      onLost: (workload, lost) => this.#accessLost(workload, lost),
+      onBack: ({ gpus: uuids }) => {
+        for (const gpu of this.#boardsOf(uuids)) this.#judge.outside(gpu.uuid, undefined);
+        this.#settle();
+      },
+    });
+  }
+
+  /** A full read is over. */
+  read(): void {
+    this.#judge.read(this.#doors.gpus.inventory);
+    this.#settle();
+  }
+
+  sampled(samples: readonly GpuTelemetry[]): void {
+    this.#judge.sampled(samples);
+  }
+
+  /** The GPUs with their health, and whether they may be given out. */
+  gpus(): Gpu[] {
+    return this.#judge.gpus(this.#doors.gpus.inventory.gpus);
+  }
+
+  /** What keeps the node from telling all of its GPUs, or from having any. */
+  problems(): Problem[] {
+    const { problems, gpus } = this.#doors.gpus.inventory;
+    const told = gpus.length === 0 ? whyNoGpu(problems, nvidiaBoards()) : problems;
+    return this.#kernelProblem === undefined || gpus.length === 0 ? told : [...told, this.#kernelProblem];
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#access?.[Symbol.asyncDispose]();
+    await this.#kernel;
+  }
+
+  async #followKernel(path: string): Promise<void> {
+    const onProblem = (problem: Problem | undefined) => {
+      this.#kernelProblem = problem;
+      if (problem !== undefined) this.#doors.log.warn({ code: problem.code }, problem.message);
+      this.#doors.changed();
+    };
+    for await (const message of kernelMessages({ path, signal: this.#stop.signal, onProblem })) {
+      if (!this.#judge.kernel(message)) continue;
+      this.#doors.log.warn({ at: new Date(message.atMs).toISOString() }, `kernel: ${message.text.slice(0, 300)}`);
+      this.#settle();
+    }
+  }
+
+  /** Tells what has changed, and takes off the work that a fault has broken. */
+  #settle(): void {
+    const { store, log, changed } = this.#doors;
+    try {
+      const events = this.#judge.changes();
+      if (events.length > 0) {
+        store.append(events);
+        for (const { gpu, status, reasons } of events) {
+          log.info({ gpu, status }, `GPU is ${status}${reasons.map(({ message }) => `: ${message}`).join("")}`);
+        }
+        changed();
+      }
+      for (const { gpu, message, atMs } of this.#judge.fatalFaults()) this.#takeOff(gpu, message, atMs);
+    } catch (error) {
+      log.error({ err: error }, "the health of the GPUs could not be recorded");
+    }
+  }
+
+  #takeOff(uuid: string, message: string, atMs: number): void {
+    const { supervisor } = this.#doors;
+    const board = this.#doors.gpus.inventory.gpus.find((gpu) => gpu.uuid === uuid);
+    const hit = supervisor.records().filter(
+      ({ state, gpus, acceptedAt }) =>
+        !isTerminal(state) &&
+        // What came later was given a GPU that was well again.
+        acceptedAt <= atMs + SEEN_MS &&
+        gpus.some((held) => held === uuid || (board !== undefined && holds(board, held))),
+    );
+    if (hit.length > 0) supervisor.preempt([...new Set(hit.map(({ id }) => id))], { cause: "gpu_fault", message });
+  }
+
+  #accessLost({ id, containerId, gpus: uuids }: ContainerWithGpus, lost: readonly string[]): void {
+    const { store, supervisor } = this.#doors;
+    const message = `the container of ${id} no longer sees ${lost.length === 1 ? "its GPU" : `${lost.length} of its GPUs`}, the machine does (as after "systemctl daemon-reload"): start the workload anew`;
+    for (const gpu of this.#boardsOf(uuids)) this.#judge.outside(gpu.uuid, { code: "gpu_access_lost", message });
+    const record = supervisor.records().find((known) => known.containerId === containerId);
+    if (record !== undefined) store.append([{ ...eventOf(record), reason: "gpu_access_lost", message }]);
+    this.#settle();
+  }
+
+  #boardsOf(uuids: readonly string[]): Gpu[] {
+    return this.#doors.gpus.inventory.gpus.filter((gpu) => uuids.some((uuid) => holds(gpu, uuid)));
+  }
+
+  #withGpus(): ContainerWithGpus[] {
+    return this.#doors.supervisor
+      .records()
+      .flatMap(({ id, containerId, gpus, state }) =>
+        state === "running" && containerId !== undefined && gpus.length > 0 ? [{ id, containerId, gpus }] : [],
+      );
+  }
+}
+
+/** True where `uuid` is the GPU or one of its MIG instances. */
+function holds(gpu: Gpu, uuid: string): boolean {
+  return gpu.uuid === uuid || (gpu.mig?.instances.some((instance) => instance.uuid === uuid) ?? false);
+}
