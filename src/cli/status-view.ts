@@ -85,7 +85,7 @@ function gpuTable(gpus: readonly GpuStatus[], options: TableOptions): string {
       [
         String(gpu.index),
         gpu.name,
-        usedOf(telemetry?.vramUsedMiB, telemetry?.vramTotalMiB ?? gpu.vramMiB),
+        vramCell(gpu),
         measured(telemetry?.utilizationPercent, "%"),
         measured(telemetry?.temperatureCelsius, "°C"),
         power === "-" ? power : limit,
@@ -106,6 +106,13 @@ function gpuTable(gpus: readonly GpuStatus[], options: TableOptions): string {
     { title: "HELD BY", shrinks: true as const },
   ];
   return renderTable(columns, rows, options);
+}
+
+/** How much of the VRAM is in use; coloured where it is nearly all. */
+function vramCell({ telemetry, vramMiB }: GpuStatus): Cell {
+  const text = usedOf(telemetry?.vramUsedMiB, telemetry?.vramTotalMiB ?? vramMiB);
+  if (telemetry?.pressure === "critical") return { text, style: "red" };
+  return telemetry?.pressure === "elevated" ? { text, style: "yellow" } : text;
 }
 
 /** A GPU's health with its colour. */

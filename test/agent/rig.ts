@@ -13,6 +13,15 @@ import { containersLeft, engineIsPrivate, engineSocket } from "../support/engine
 const root = resolve(import.meta.dirname, "../..");
 const program = join(root, "bin/gpunode.js");
 
+export interface RigOptions {
+  /** The simulator's, as JSON; two RTX 4090 where absent. */
+  scenario?: string;
+  /** Further lines of the configuration. */
+  more?: string;
+  /** Further variables of the daemon. */
+  env?: NodeJS.ProcessEnv;
+}
+
 /** One machine that lends GPUs: the real daemon on the real engine, with simulated GPUs. */
 export class Rig implements AsyncDisposable {
   readonly dir = mkdtempSync(join(tmpdir(), "gpunode-rig-"));
@@ -22,7 +31,8 @@ export class Rig implements AsyncDisposable {
   log = "";
   #daemon: ChildProcess | undefined;
 
-  constructor(options: { url?: string; scenario?: string; smi?: string; more?: string }) {
+  constructor(options: RigOptions & { url?: string; smi?: string }) {
+    this.#env = options.env ?? {};
     writeFileSync(this.scenario, options.scenario ?? "");
     this.#scenario = options.scenario === undefined ? "rtx4090x2" : this.scenario;
     writeFileSync(
@@ -40,6 +50,7 @@ ${options.more ?? ""}
   }
 
   readonly #scenario: string;
+  readonly #env: NodeJS.ProcessEnv;
 
   /** `killAt` names the point at which it dies by SIGKILL (test/faults/kill-at.mjs). */
   start({ killAt }: { killAt?: string } = {}): void {
@@ -49,6 +60,7 @@ ${options.more ?? ""}
         ...process.env,
         GPUNODE_SIM_SCENARIO: this.#scenario,
         GPUNODE_SIM_SEED: this.dir,
+        ...this.#env,
         ...(killAt !== undefined && { GPUNODE_TEST_KILL_AT: killAt }),
       },
       stdio: ["ignore", "pipe", "pipe"],
@@ -119,7 +131,7 @@ export class Site implements AsyncDisposable {
   readonly client: CoordinatorClient;
   readonly #coordinator: Coordinator;
 
-  static async open(options: { scenario?: string; more?: string; killAt?: string } = {}): Promise<Site> {
+  static async open(options: RigOptions & { killAt?: string } = {}): Promise<Site> {
     const stateDir = mkdtempSync(join(tmpdir(), "gpunode-site-"));
     const coordinator = await startCoordinator({
       listen: { host: "127.0.0.1", port: 0 },
