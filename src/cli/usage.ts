@@ -44,7 +44,7 @@ function inWords({ days, total, problems }: UsageSummary, since: string, options
     day.day,
     day.workload,
     hours(day.gpuSeconds),
-    day.energyJoules === undefined ? "-" : kilowattHours(day.energyJoules),
+    day.energyJoules === undefined ? "-" : energy(day.energyJoules),
     measured(day.gpuUtilizationMeanPercent, "%"),
     day.vramPeakMiB === undefined ? "-" : mib(day.vramPeakMiB),
     String(day.records),
@@ -55,7 +55,7 @@ function inWords({ days, total, problems }: UsageSummary, since: string, options
       { title: "DAY" },
       { title: "WORKLOAD", shrinks: true },
       { title: "GPU-HOURS", align: "right" },
-      { title: "KWH", align: "right" },
+      { title: "ENERGY", align: "right" },
       { title: "UTIL", align: "right" },
       { title: "VRAM PEAK", align: "right" },
       { title: "RECORDS", align: "right" },
@@ -64,7 +64,7 @@ function inWords({ days, total, problems }: UsageSummary, since: string, options
     rows,
     options,
   );
-  const sum = `\n${hours(total.gpuSeconds)} GPU-hours and ${kilowattHours(total.energyJoules)} kWh in ${total.records} records`;
+  const sum = `\n${hours(total.gpuSeconds)} GPU-hours and ${energy(total.energyJoules)} in ${total.records} records`;
   if (problems.length === 0) return `${table}${sum}, every one signed by this node and none missing.\n`;
   const faults = problems.map((problem) => `  ${problem}\n`).join("");
   return `${table}${sum}.\n${paint("Not verified", "red", options)}\n${faults}`;
@@ -74,7 +74,8 @@ function hours(seconds: number): string {
   return (seconds / 3600).toFixed(seconds < 36_000 ? 3 : 1);
 }
 
-function kilowattHours(joules: number): string {
-  const value = joules / 3_600_000;
-  return value.toFixed(value < 10 ? 3 : 1);
+function energy(joules: number): string {
+  const wattHours = joules / 3600;
+  if (wattHours >= 1000) return `${(wattHours / 1000).toFixed(1)} kWh`;
+  return `${wattHours.toFixed(wattHours < 10 ? 1 : 0)} Wh`;
 }

@@ -30,6 +30,7 @@ export interface DemoOptions {
 const PADDING_BYTES = 24 * 1024 * 1024;
 const PULL_BYTES_PER_SECOND = 16 * 1024 * 1024;
 const UP_WITHIN_MS = 30_000;
+const SAMPLE_MS = 500;
 const LOOK_EVERY_MS = 250;
 const TELEMETRY_EVERY_MS = 1_500;
 
@@ -105,7 +106,11 @@ export async function runDemo(options: DemoOptions): Promise<boolean> {
     say(`\n$ gpunode logs ${id}`);
     say((await children.run(["logs", id, "--config", config])).trimEnd());
   }
-  say(`\n$ gpunode status\n${(await children.run(["status", "--config", config])).trimEnd()}`);
+  // A sample later the GPUs are seen to be idle again.
+  await sleep(2 * SAMPLE_MS, undefined, { signal });
+  for (const command of ["usage", "status"]) {
+    say(`\n$ gpunode ${command}\n${(await children.run([command, "--config", config])).trimEnd()}`);
+  }
   return jobs.every(({ state }) => state === "succeeded");
 }
 
@@ -149,7 +154,7 @@ function configText(
     `run_dir = ${JSON.stringify(join(dir, "run"))}`,
     `coordinator = { url = "ws://127.0.0.1:${port}" }`,
     `docker = { socket = ${JSON.stringify(socket)} }`,
-    "telemetry = { interval_ms = 500 }",
+    `telemetry = { interval_ms = ${SAMPLE_MS} }`,
     ...(options.hasGpus ? [] : [`nvidia = { smi = ${JSON.stringify(options.simulator)}, simulated = true }`]),
     "",
   ].join("\n");

@@ -65,11 +65,9 @@ describe("gpunode usage", () => {
     ]);
     const { code, out, err } = await gpunode(["usage"], env);
     expect({ code, err }).toEqual({ code: 0, err: "" });
-    expect(out).toMatch(/^2026-01-15 {2}infer +0\.017 +0\.001 +80 % +20\.0 GiB +1 +yes$/m);
-    expect(out).toMatch(/^2026-01-15 {2}train +0\.100 +0\.030 +67 % +20\.0 GiB +3 +yes$/m);
-    expect(out).toContain(
-      "0.117 GPU-hours and 0.031 kWh in 4 records, every one signed by this node and none missing.",
-    );
+    expect(out).toMatch(/^2026-01-15 {2}infer +0\.017 +1\.0 Wh +80 % +20\.0 GiB +1 +yes$/m);
+    expect(out).toMatch(/^2026-01-15 {2}train +0\.100 +30 Wh +67 % +20\.0 GiB +3 +yes$/m);
+    expect(out).toContain("0.117 GPU-hours and 31 Wh in 4 records, every one signed by this node and none missing.");
   });
 
   it("--json is the same in numbers", async () => {
