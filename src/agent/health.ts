@@ -109,14 +109,13 @@ export class NodeHealth implements AsyncDisposable {
   #settle(): void {
     const { store, log, changed } = this.#doors;
     try {
-      const events = this.#judge.changes();
-      if (events.length > 0) {
+      this.#judge.changes((events) => {
         store.append(events);
         for (const { gpu, status, reasons } of events) {
           log.info({ gpu, status }, `GPU is ${status}${reasons.map(({ message }) => `: ${message}`).join("")}`);
         }
         changed();
-      }
+      });
       for (const { gpu, message, atMs } of this.#judge.fatalFaults()) this.#takeOff(gpu, message, atMs);
     } catch (error) {
       log.error({ err: error }, "the health of the GPUs could not be recorded");
@@ -141,7 +140,11 @@ export class NodeHealth implements AsyncDisposable {
     const message = `the container of ${id} no longer sees ${lost.length === 1 ? "its GPU" : `${lost.length} of its GPUs`}, the machine does (as after "systemctl daemon-reload"): start the workload anew`;
     for (const gpu of this.#boardsOf(uuids)) this.#judge.outside(gpu.uuid, { code: "gpu_access_lost", message });
     const record = supervisor.records().find((known) => known.containerId === containerId);
-    if (record !== undefined) store.append([{ ...eventOf(record), reason: "gpu_access_lost", message }]);
+    try {
+      if (record !== undefined) store.append([{ ...eventOf(record), reason: "gpu_access_lost", message }]);
+    } catch (error) {
+      this.#doors.log.error({ err: error, workload: id }, "lost access to a GPU could not be recorded");
+    }
     this.#settle();
   }
 

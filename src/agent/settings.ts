@@ -9,6 +9,15 @@ const SAMPLING_PAUSED = "sampling_paused";
 const WELCOMED = "welcomed:";
 const HEALTH = "health:";
 
+/** A setting that the agent can do without until the disk takes it: nothing fails where it does not. */
+function lenient(store: Store, key: string, value: string): void {
+  try {
+    store.set(key, value);
+  } catch {
+    // The store tells of a disk that refuses; the value is written again when it changes.
+  }
+}
+
 /** When the coordinator was last heard, by the steady clock in milliseconds. */
 export function heardMemory(store: Store) {
   return {
@@ -17,7 +26,7 @@ export function heardMemory(store: Store) {
       return Number.isFinite(saved) && saved > 0 ? saved : undefined;
     },
     set: (at: number | undefined) => {
-      if (at !== undefined) store.set(HEARD_AT, String(at));
+      if (at !== undefined) lenient(store, HEARD_AT, String(at));
     },
   };
 }
@@ -38,7 +47,7 @@ export const clockMemory = (store: Store) => setting(store, CLOCK);
 export function healthMemory(store: Store) {
   return {
     get: (key: string) => store.get(HEALTH + key),
-    set: (key: string, value: string) => store.set(HEALTH + key, value),
+    set: (key: string, value: string) => lenient(store, HEALTH + key, value),
   };
 }
 
@@ -48,6 +57,6 @@ export const samplingPauseMemory = (store: Store) => setting(store, SAMPLING_PAU
 export function coordinatorMemory(store: Store, now: () => number) {
   return {
     hasWelcomed: (coordinator: string) => store.get(WELCOMED + coordinator) !== undefined,
-    rememberWelcome: (coordinator: string) => store.set(WELCOMED + coordinator, new Date(now()).toISOString()),
+    rememberWelcome: (coordinator: string) => lenient(store, WELCOMED + coordinator, new Date(now()).toISOString()),
   };
 }

@@ -142,10 +142,12 @@ export class HealthJudge {
     });
   }
 
-  /** What has changed since the last call, each once: also what changed while no agent was there. */
-  changes(): GpuHealthEvent[] {
-    const events = this.#pending;
-    this.#pending = [];
+  /**
+   * Tells what has changed since the last call, each once: also what changed while no agent was there. Where `tell` throws (the disk
+   * refuses), all of it is told again with the next call.
+   */
+  changes(tell: (events: GpuHealthEvent[]) => void): void {
+    const events = [...this.#pending];
     const told = this.#remembered();
     for (const uuid of new Set([...this.#gpus.map((gpu) => gpu.uuid), ...this.#missing.keys()])) {
       const { status, reasons } = this.healthOf(uuid);
@@ -154,9 +156,10 @@ export class HealthJudge {
       if (!told.has(uuid) || before !== key) told.set(uuid, key);
       if (before !== key) events.push({ kind: "gpuHealth", gpu: uuid, status, reasons });
     }
+    if (events.length > 0) tell(events);
+    this.#pending = [];
     const text = JSON.stringify([...told]);
     if (text !== this.#options.memory.get(TOLD)) this.#options.memory.set(TOLD, text);
-    return events;
   }
 
   /** Faults that running work cannot outlive, each once. */

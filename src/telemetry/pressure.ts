@@ -48,7 +48,7 @@ export interface PressureOptions {
   thresholds: PressureThresholds;
   /** A clock that only passes; milliseconds. */
   steady: () => number;
-  /** Told of every change of a level, once. */
+  /** Told of every change of a level, once. One that throws (the disk refuses) is told again with the next reading. */
   emit: (event: PressureEvent) => void;
 }
 
@@ -121,10 +121,13 @@ export class PressureWatch {
     const since = track.next !== undefined && wasRise === isRise ? track.next.since : now;
     track.next = { level, since };
     if (now - since < (isRise ? RISE_AFTER_MS : FALL_AFTER_MS)) return track.level;
-    const before = track.level;
+    try {
+      this.#options.emit(eventOf(reading, level, isRise ? level : track.level, limits));
+    } catch {
+      return track.level;
+    }
     track.level = level;
     track.next = undefined;
-    this.#options.emit(eventOf(reading, level, isRise ? level : before, limits));
     return level;
   }
 

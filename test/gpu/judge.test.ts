@@ -37,7 +37,10 @@ function machine(gpus: Gpu[] = [gpu(0), gpu(1)]) {
       raw: new Map(world.gpus.map(({ uuid }) => [uuid, new Map([["gpu_recovery_action", more.recovery ?? "N/A"]])])),
       ...(more.failed === true && { failed: { code: "timeout" as const, message: "it hangs" } }),
     });
-    const events = world.judge.changes();
+    let events: GpuHealthEvent[] = [];
+    world.judge.changes((told) => {
+      events = told;
+    });
     for (const event of events) expect(GpuHealthEvent.safeParse(event).success).toBe(true);
     return events.map(({ gpu: uuid, status, reasons }) => [uuid, status, ...reasons.map(({ code }) => code)].join(" "));
   };
@@ -284,6 +287,19 @@ describe("an NVSwitch", () => {
     world.now += 3_700_000;
     expect(read()).toEqual(["GPU-0 healthy", "GPU-1 healthy"]);
   });
+});
+
+it("what the disk refuses is told again, once it is taken", () => {
+  const { world, read, xid } = machine();
+  read();
+  xid("79, off the bus");
+  xid("31, MMU Fault");
+  const refuse = () => {
+    throw new Error("disk full");
+  };
+  expect(() => world.judge.changes(refuse)).toThrow("disk full");
+  expect(read()).toEqual(["GPU-0 failed xid_79 xid_31", "GPU-0 failed xid_79"]);
+  expect(read()).toEqual([]);
 });
 
 it("what is learned of a GPU elsewhere counts until it is over", () => {

@@ -157,3 +157,63 @@ test("an engine that is away costs the containers' figures and nothing else", as
   );
   expect(frame?.workloads).toEqual([{ id: "w" }]);
 });
+
+test("who leaves and who comes in one go do not cost a stream", async () => {
+  const intervals: number[] = [];
+  await using collector = new Collector(
+    sources({
+      async *gpus(intervalMs, signal) {
+        intervals.push(intervalMs);
+        yield [{ uuid: "GPU-a" }];
+        await sleep(10_000, undefined, { signal }).catch(() => undefined);
+      },
+    }),
+    { emit: () => undefined },
+  );
+  const first = collector.listen(500);
+  await expect.poll(() => intervals).toEqual([500]);
+  first[Symbol.dispose]();
+  collector.listen(500);
+  await sleep(50);
+  expect(intervals).toEqual([500]);
+});
+
+test("each full read is a frame while the stream has been silent for two intervals", async () => {
+  let clock = 1_000_000;
+  const seen: Sample[] = [];
+  await using collector = new Collector(
+    sources({
+      now: () => clock,
+      async *gpus(_intervalMs, signal) {
+        yield [{ uuid: "GPU-a", powerWatts: 1 }];
+        await sleep(10_000, undefined, { signal }).catch(() => undefined);
+      },
+    }),
+    { emit: (sample) => seen.push(sample) },
+  );
+  collector.listen(10_000);
+  await expect.poll(() => seen.length).toBe(1);
+  clock += 19_999;
+  collector.read([{ uuid: "GPU-a", powerWatts: 2 }]);
+  for (const powerWatts of [3, 4]) {
+    clock += 1;
+    collector.read([{ uuid: "GPU-a", powerWatts }]);
+  }
+  expect(seen.map(({ gpus }) => gpus[0]?.powerWatts)).toEqual([1, 3, 4]);
+});
+
+test("a stream that ends by itself, or breaks, is asked for again", async () => {
+  let streams = 0;
+  const seen = await frames(
+    2,
+    sources({
+      async *gpus() {
+        streams += 1;
+        if (streams === 1) throw new Error("broken");
+        yield [{ uuid: `GPU-${streams}` }];
+      },
+    }),
+    100_000,
+  );
+  expect(seen.map(({ gpus }) => gpus)).toEqual([[{ uuid: "GPU-2" }], [{ uuid: "GPU-3" }]]);
+});

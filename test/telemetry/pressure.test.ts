@@ -95,6 +95,23 @@ describe("VRAM", () => {
     expect(told()).toEqual(["elevated", "critical"]);
   });
 
+  it("tells again what could not be recorded", () => {
+    let refuses = true;
+    const told: string[] = [];
+    watch = new PressureWatch({
+      thresholds,
+      steady: () => clock,
+      emit: ({ level }) => {
+        if (refuses) throw new Error("disk full");
+        told.push(level);
+      },
+    });
+    expect(vram(24_500, 24_576, { seconds: 10 })).toBe("normal");
+    refuses = false;
+    expect(vram(24_500, 24_576)).toBe("critical");
+    expect(told).toEqual(["critical"]);
+  });
+
   it("judges each GPU on its own, and forgets one that is gone", () => {
     vram(24_500, 24_576, { seconds: 10 });
     expect(watch.level("vram", "GPU-1")).toBe("normal");

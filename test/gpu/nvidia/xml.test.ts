@@ -102,4 +102,25 @@ describe("absent values", () => {
       false,
     ]);
   });
+
+  it("leaves clock tables out, and never what is not one", () => {
+    const table =
+      "<supported_clocks><supported_mem_clock><value>1 MHz</value></supported_mem_clock></supported_clocks>";
+    const gpu = (uuid: string, body: string) => `<gpu id="${uuid}">${body}<uuid>${uuid}</uuid></gpu>`;
+    const wrap = (body: string) => `<nvidia_smi_log>${body}</nvidia_smi_log>`;
+    const read = readSmiXml(wrap(gpu("GPU-a", table) + gpu("GPU-b", `${table}<fan_speed>3 %</fan_speed>`)));
+    expect(read.truncated).toBe(false);
+    expect(read.gpus.map(({ values }) => [...values])).toEqual([
+      [["uuid", "GPU-a"]],
+      [
+        ["fan_speed", "3 %"],
+        ["uuid", "GPU-b"],
+      ],
+    ]);
+    // The first document breaks off inside its table; the second is whole, and its table is the one that ends.
+    const cut = `<nvidia_smi_log><gpu id="GPU-x"><uuid>GPU-x</uuid><supported_clocks><supported_mem_clock>`;
+    const both = readSmiXml(cut + wrap(gpu("GPU-a", "") + gpu("GPU-b", table)));
+    expect(both.gpus.at(-1)?.values.get("uuid")).toBe("GPU-b");
+    expect(readSmiXml(cut)).toMatchObject({ truncated: true, gpus: [] });
+  });
 });
