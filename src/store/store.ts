@@ -36,8 +36,8 @@ export type AppendListener = (events: readonly DurableEvent[]) => void;
  * on the disk when it returns. It fills `Journal` of the workload room and `EventLog` of the link.
  */
 export class Store implements Journal, AsyncDisposable {
-  /** What the owner should know of the file itself, e.g. that a damaged one was kept aside. */
-  readonly problems: readonly Problem[];
+  readonly #problems: readonly Problem[];
+  #refusal: Problem | undefined;
   /** Every usage record this node has signed, also those a coordinator has. */
   readonly ledger: Ledger;
   readonly #db: DatabaseSync;
@@ -54,7 +54,7 @@ export class Store implements Journal, AsyncDisposable {
   constructor(db: DatabaseSync, options: { now: () => number; log: Log | undefined; problems: readonly Problem[] }) {
     this.#db = db;
     this.#log = options.log;
-    this.problems = options.problems;
+    this.#problems = options.problems;
     this.#events = new EventLog(db, options.now);
     this.ledger = new Ledger(db, options.now);
     this.#put = db.prepare(
@@ -75,7 +75,7 @@ export class Store implements Journal, AsyncDisposable {
    */
   commit(change: { put: JournalRow[]; remove: string[]; events: EventBody[] }): DurableEvent[] {
     refuseSecrets([...change.put.map(({ body }) => body), ...change.events]);
-    const events = transaction(this.#db, () => {
+    const events = this.#write(() => {
       for (const key of change.remove) this.#remove.run(key);
       for (const { key, body } of change.put) this.#put.run(key, JSON.stringify(body));
       this.ledger.keep(change.events);
@@ -84,6 +84,11 @@ export class Store implements Journal, AsyncDisposable {
     this.#events.settle(events);
     if (events.length > 0) this.#tell(events);
     return events;
+  }
+
+  /** What the owner should know of the file: that a damaged one was kept aside, that the disk takes no more. */
+  get problems(): readonly Problem[] {
+    return this.#refusal === undefined ? this.#problems : [...this.#problems, this.#refusal];
   }
 
   /** Events without a row. */
@@ -134,8 +139,7 @@ export class Store implements Journal, AsyncDisposable {
 
   /** `undefined` removes it. */
   set(key: string, value: string | undefined): void {
-    if (value === undefined) this.#unset.run(key);
-    else this.#set.run(key, value);
+    this.#write(() => (value === undefined ? this.#unset.run(key) : this.#set.run(key, value)));
   }
 
   /** Closing twice is no error. */
@@ -143,6 +147,22 @@ export class Store implements Journal, AsyncDisposable {
     this.#events.close();
     this.#listeners.clear();
     if (this.#db.isOpen) this.#db.close();
+  }
+
+  /** One transaction; what the disk says to it is what `problems` tells. */
+  #write<T>(work: () => T): T {
+    try {
+      const result = transaction(this.#db, work);
+      this.#refusal = undefined;
+      return result;
+    } catch (error) {
+      const { message } = error as Error;
+      this.#refusal = {
+        code: "state_refused",
+        message: `the state database cannot be written (${message}): make room on its disk; running work goes on, and nothing new is taken until then`,
+      };
+      throw error;
+    }
   }
 
   #tell(events: readonly DurableEvent[]): void {
