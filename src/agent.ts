@@ -137,6 +137,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       steady,
       emit: (sample) => link?.offerTelemetry(sample),
       sampled: (samples) => health.sampled(samples),
+      log,
     }),
   );
   const health: NodeHealth = rooms.use(

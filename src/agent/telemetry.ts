@@ -1,3 +1,4 @@
+import type { Logger } from "pino";
 import type { Config } from "../config/config.ts";
 import type { DockerEngine } from "../engine/docker.ts";
 import type { GpuWatch } from "../gpu/watch.ts";
@@ -19,6 +20,7 @@ export interface NodeTelemetryDoors {
   meter: Meter;
   records(): readonly WorkloadRecord[];
   steady(): number;
+  log: Logger;
   /** A frame for the coordinator. */
   emit(sample: Sample): void;
   /** A set of samples of the GPUs, from a stream or a full read. */
@@ -72,9 +74,14 @@ export class NodeTelemetry implements AsyncDisposable {
       { emit: doors.emit },
     );
     this.collector.onSample((sample) => {
-      this.pressure.host(sample.host, { unified: gpus.inventory.gpus.some(isUnified) });
-      doors.sampled(sample.gpus);
-      meter.sampled(sample.gpus);
+      try {
+        this.pressure.host(sample.host, { unified: gpus.inventory.gpus.some(isUnified) });
+        doors.sampled(sample.gpus);
+        meter.sampled(sample.gpus);
+      } catch (error) {
+        // The next sample comes all the same.
+        doors.log.error({ err: error }, "a sample could not be used: this is a bug");
+      }
     });
   }
 

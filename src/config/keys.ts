@@ -132,7 +132,7 @@ export const KEYS = {
     description:
       "Time between two samples of the GPUs, while somebody listens: a coordinator, a workload that runs, `gpunode status`. The coordinator may ask for a longer one.",
   }),
-  "telemetry.health_interval_seconds": defaulted<number>(30, {
+  "telemetry.health_interval_seconds": defaulted<number>(60, {
     kind: kinds.integer({ min: 1, max: 60 }),
     description: "Time between two full readings of the GPUs: their health, their processes, what came or went.",
   }),

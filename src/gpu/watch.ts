@@ -8,7 +8,7 @@ import { withMigMemory } from "./nvidia/xml-sample.ts";
 import { createShapes } from "./shape.ts";
 
 /** A full read costs some 100 ms of nvidia-smi; what changes faster comes with the samples. */
-const HEALTH_INTERVAL_MS = 30_000;
+const HEALTH_INTERVAL_MS = 60_000;
 /** While there is a problem it is asked more often, so that a repaired driver is seen soon. */
 const RETRY_EVERY_MS = 5_000;
 /** Early reads come no closer together than this. */
@@ -23,7 +23,7 @@ export interface WatchOptions {
   onChange(): void;
   /** A read is over, a failed one too (`inventory.failed`). Not called for one that a pause cut short. */
   onRead?(inventory: Inventory): void;
-  /** Time between full reads; 30 000 where absent. */
+  /** Time between full reads; 60 000 where absent. */
   healthIntervalMs?: number;
   /** Starts paused: the device is not touched before `resume`. */
   paused?: boolean;
@@ -137,6 +137,8 @@ export async function watchGpus(smi: Smi, options: WatchOptions): Promise<GpuWat
   patience.abort();
 
   const moved = vramMoved();
+  /** GPUs in the newest set of the stream. */
+  let setSize: number | undefined;
   return {
     get inventory() {
       return inventory;
@@ -179,7 +181,9 @@ export async function watchGpus(smi: Smi, options: WatchOptions): Promise<GpuWat
       };
       try {
         for await (const set of sampleStream(smi, { intervalMs, signal: until, shapes, onProblem })) {
-          if (moved(set, last.samples)) refresh();
+          // One that no longer answers, or answers again, is looked at in full at once.
+          if (moved(set, last.samples) || (setSize !== undefined && set.length !== setSize)) refresh();
+          setSize = set.length;
           yield withMigMemory(set, last.samples);
         }
       } finally {

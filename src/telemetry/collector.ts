@@ -29,13 +29,13 @@ export interface TelemetrySources {
 export interface CollectorOptions {
   /** Called with each frame, whoever asked for it. */
   emit: (sample: Sample) => void;
-  /** Milliseconds between two looks at the containers while nobody listens; 30 000 where absent. */
+  /** Milliseconds between two looks at the containers while nobody listens; 60 000 where absent. */
   healthIntervalMs?: number;
 }
 
 /** Containers are asked no more often than this: the engine's answer costs more than a GPU's. */
 const CONTAINER_INTERVAL_MS = 2_000;
-const HEALTH_INTERVAL_MS = 30_000;
+const HEALTH_INTERVAL_MS = 60_000;
 /** A stream that ended by itself is asked for again after this. */
 const STREAM_RETRY_MS = 1_000;
 

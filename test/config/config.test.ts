@@ -42,7 +42,7 @@ it("an empty file gives the defaults", async () => {
     coordinator: { insecure: false },
     nvidia: { smi: "nvidia-smi", simulated: false, kernelLog: "/dev/kmsg" },
     docker: { socket: "/var/run/docker.sock" },
-    telemetry: { intervalMs: 1000, healthIntervalMs: 30_000 },
+    telemetry: { intervalMs: 1000, healthIntervalMs: 60_000 },
     pressure: {
       vram: { elevatedPercent: 95, criticalPercent: 99, freeMiB: 2048 },
       hostMemory: { elevatedPercent: 85, criticalPercent: 95, freeMiB: 8192, stallPercent: 20 },
