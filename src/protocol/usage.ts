@@ -35,6 +35,46 @@ export function verifyUsage(record: UsageEvent, key: KeyObject): boolean {
   return verifySignature(key, usageBytes(record), record.signature);
 }
 
+/**
+ * One record for several of a generation that follow each other, so that their sum stays the bill where there is no room for each.
+ * Throws RangeError where there are none.
+ */
+export function foldUsage(records: readonly UsageEvent[]): UnsignedUsage {
+  const [first, last] = [records[0], records.at(-1)];
+  if (first === undefined || last === undefined) throw new RangeError("no usage records to fold");
+  const sum = (
+    key: "gpuSeconds" | "energyJoules" | "cpuSeconds" | "networkRxBytes" | "networkTxBytes" | "observedSeconds",
+  ) => {
+    const values = records.flatMap((record) => record[key] ?? []);
+    return values.length === 0
+      ? undefined
+      : Math.round(values.reduce((total, value) => total + value, 0) * 1000) / 1000;
+  };
+  const busy = records.filter(({ gpuUtilizationMeanPercent }) => gpuUtilizationMeanPercent !== undefined);
+  const busySeconds = busy.reduce((total, { observedSeconds = 0 }) => total + observedSeconds, 0);
+  const busyPercent = busy.reduce(
+    (total, { gpuUtilizationMeanPercent = 0, observedSeconds = 0 }) =>
+      total + gpuUtilizationMeanPercent * observedSeconds,
+    0,
+  );
+  const peaks = records.flatMap(({ vramPeakMiB }) => vramPeakMiB ?? []);
+  const { signature: _, gpuUtilizationMeanPercent: __, ...base } = last;
+  const folded: Record<string, unknown> = {
+    ...base,
+    from: first.from,
+    gpuSeconds: sum("gpuSeconds") ?? 0,
+    gpuUtilizationMeanPercent: busySeconds === 0 ? undefined : Math.round((busyPercent / busySeconds) * 1000) / 1000,
+    vramPeakMiB: peaks.length === 0 ? undefined : Math.max(...peaks),
+    energyJoules: sum("energyJoules"),
+    cpuSeconds: sum("cpuSeconds"),
+    networkRxBytes: sum("networkRxBytes"),
+    networkTxBytes: sum("networkTxBytes"),
+    observedSeconds: sum("observedSeconds"),
+  };
+  for (const [key, value] of Object.entries(folded)) if (value === undefined) delete folded[key];
+  return folded as UnsignedUsage;
+}
+
 /** What one generation's usage was judged by so far, for `chainProblem`. */
 export type ChainLink = Pick<UsageEvent, "to" | "final">;
 

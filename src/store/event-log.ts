@@ -1,13 +1,22 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { DurableEvent, type EventBody } from "../protocol/event.ts";
+import { bound, EVENT_LIMITS, type EventLimits, type FoldUsage, type GapRow, IS_EVENT, sizeOf } from "./event-bound.ts";
 import { transaction } from "./sqlite.ts";
 
 /** A message of an event is cut to this many characters, so that an event always fits into a frame. */
 const MAX_MESSAGE = 4096;
 
+export interface EventLogOptions {
+  now: () => number;
+  /** 100,000 events and 64 MiB where absent. */
+  limits?: EventLimits;
+  /** Makes one signed usage record of several; without it interim records are dropped as any others. */
+  fold?: FoldUsage;
+}
+
 /**
  * The node's durable events: numbered from 1 without a hole, never the same number twice, kept until acked. The rows on
- * disk are always those from `acked + 1` to `newest`.
+ * disk stand for all from `acked + 1` to `newest`: where there was no room for each, a gap stands for several.
  *
  * `append` runs within a transaction of the store; only `settle`, after the commit, makes its numbers true. A transaction
  * that was rolled back leaves nothing behind, and its numbers are given again.
@@ -19,23 +28,37 @@ export class EventLog {
   readonly #select: StatementSync;
   readonly #delete: StatementSync;
   readonly #move: StatementSync;
+  readonly #limits: EventLimits;
+  readonly #fold: FoldUsage | undefined;
+  /** What the log holds, as far as commits have gone. */
+  #size: EventLimits;
+  /** What the coordinator may hold without having said so ends here: behind it records may be folded. */
+  #handed: number;
+  /** An ack the disk has not taken yet: its rows go with the next write that succeeds. */
+  #owesDeletion = false;
   readonly #waiting = new Set<{ seq: number; settle: (told: boolean) => void }>();
   #newest: number;
   #acked: number;
   /** False until a coordinator has said once what it holds of this log. */
   #resumed: boolean;
 
-  constructor(db: DatabaseSync, now: () => number) {
+  constructor(db: DatabaseSync, { now, limits = EVENT_LIMITS, fold }: EventLogOptions) {
     this.#db = db;
     this.#now = now;
+    this.#limits = limits;
+    this.#fold = fold;
+    this.#size = sizeOf(db);
     this.#insert = db.prepare("INSERT INTO events (seq, at, body) VALUES (?, ?, ?)");
     this.#select = db.prepare("SELECT seq, at, body FROM events WHERE seq > ? ORDER BY seq");
-    this.#delete = db.prepare("DELETE FROM events WHERE seq <= ?");
+    this.#delete = db.prepare(
+      `DELETE FROM events WHERE seq <= ? RETURNING length(body) AS bytes, ${IS_EVENT} AS events`,
+    );
     this.#move = db.prepare("UPDATE position SET newest = ?, acked = ?, resumed = ?");
     const position = db.prepare("SELECT newest, acked, resumed FROM position").get();
     this.#newest = Number(position?.newest ?? 0);
     this.#acked = Number(position?.acked ?? 0);
     this.#resumed = position?.resumed === 1;
+    this.#handed = this.#newest;
   }
 
   /** `seq` of the last event; 0 where there never was one. */
@@ -51,6 +74,10 @@ export class EventLog {
   /** Within a transaction: writes events behind the newest. */
   append(bodies: readonly EventBody[]): DurableEvent[] {
     if (bodies.length === 0) return [];
+    if (this.#owesDeletion) this.#delete.all(this.#acked);
+    if (this.#size.events >= this.#limits.events || this.#size.bytes >= this.#limits.bytes) {
+      bound(this.#db, this.#limits, { foldAfter: this.#handed, fold: this.#fold });
+    }
     const at = new Date(this.#now()).toISOString();
     const events = bodies.map((body, index) => {
       const fitting = withMessageCut(body);
@@ -64,7 +91,15 @@ export class EventLog {
 
   /** The transaction of an `append` has been committed. */
   settle(events: readonly DurableEvent[]): void {
+    if (events.length === 0) return;
     this.#newest = events.at(-1)?.seq ?? this.#newest;
+    this.#owesDeletion = false;
+    const isFull = this.#size.events >= this.#limits.events || this.#size.bytes >= this.#limits.bytes;
+    if (isFull) this.#size = sizeOf(this.#db);
+    else {
+      this.#size.events += events.length;
+      for (const event of events) this.#size.bytes += JSON.stringify(event).length;
+    }
   }
 
   /**
@@ -81,6 +116,8 @@ export class EventLog {
       events.push(event);
       if (events.length >= limitEvents) break;
     }
+    const last = events.at(-1);
+    this.#handed = Math.max(this.#handed, last?.kind === "gap" ? last.toSeq : (last?.seq ?? 0));
     return events;
   }
 
@@ -88,10 +125,19 @@ export class EventLog {
   acked(seq: number): void {
     if (seq > this.#newest) throw new RangeError(`event ${seq} has not been written; the newest is ${this.#newest}`);
     if (seq <= this.#acked) return;
-    transaction(this.#db, () => {
-      this.#delete.run(seq);
-      this.#move.run(this.#newest, seq, Number(this.#resumed));
-    });
+    try {
+      const gone = transaction(this.#db, () => {
+        this.#move.run(this.#newest, seq, Number(this.#resumed));
+        return this.#delete.all(seq);
+      });
+      for (const { events, bytes } of gone) {
+        this.#size.events -= Number(events);
+        this.#size.bytes -= Number(bytes);
+      }
+    } catch {
+      // A full disk takes not even a deletion. The rows go with the next write; until then a restart tells them again.
+      this.#owesDeletion = true;
+    }
     this.#acked = seq;
     this.#tell();
   }
@@ -106,6 +152,8 @@ export class EventLog {
       if (!this.#resumed) this.#move.run(this.#newest, this.#acked, 1);
       this.#resumed = true;
       this.acked(acked);
+      // What it holds is known for certain now.
+      this.#handed = acked;
       return;
     }
     const shift = acked - this.#acked;
@@ -117,6 +165,7 @@ export class EventLog {
     for (const waiter of this.#waiting) waiter.seq += shift;
     this.#newest += shift;
     this.#acked = acked;
+    this.#handed = acked;
     this.#resumed = true;
   }
 
@@ -151,6 +200,10 @@ function eventOf(seq: number, at: string, text: string): DurableEvent {
     value = JSON.parse(text);
   } catch {
     value = undefined;
+  }
+  const gap = value as Partial<GapRow> | undefined;
+  if (gap?.kind === "gap" && Number.isInteger(gap.span)) {
+    return { seq, at, kind: "gap", fromSeq: seq, toSeq: seq + (gap.span ?? 1) - 1, reason: String(gap.reason) };
   }
   const event = DurableEvent.safeParse({ ...(value as object | undefined), seq, at });
   if (event.success) return event.data;

@@ -2,7 +2,8 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { DurableEvent, EventBody } from "../protocol/event.ts";
 import type { Problem } from "../protocol/frames.ts";
 import type { Journal, JournalRow, Log } from "../workload/needs.ts";
-import { EventLog } from "./event-log.ts";
+import type { EventLimits, FoldUsage } from "./event-bound.ts";
+import { EventLog, type EventLogOptions } from "./event-log.ts";
 import { Ledger } from "./ledger.ts";
 import { refuseSecrets } from "./no-secrets.ts";
 import { openOwnDatabase } from "./open.ts";
@@ -27,6 +28,10 @@ export interface StoreOptions {
   /** Milliseconds since the epoch. */
   now?: () => number;
   log?: Log;
+  /** How much is kept of what no coordinator takes; 100,000 events and 64 MiB where absent. */
+  limits?: EventLimits;
+  /** Makes one signed usage record of several that follow each other, where there is no room for each. */
+  fold?: FoldUsage;
 }
 
 export type AppendListener = (events: readonly DurableEvent[]) => void;
@@ -51,11 +56,11 @@ export class Store implements Journal, AsyncDisposable {
   readonly #set: StatementSync;
   readonly #unset: StatementSync;
 
-  constructor(db: DatabaseSync, options: { now: () => number; log: Log | undefined; problems: readonly Problem[] }) {
+  constructor(db: DatabaseSync, options: EventLogOptions & { log: Log | undefined; problems: readonly Problem[] }) {
     this.#db = db;
     this.#log = options.log;
     this.#problems = options.problems;
-    this.#events = new EventLog(db, options.now);
+    this.#events = new EventLog(db, options);
     this.ledger = new Ledger(db, options.now);
     this.#put = db.prepare(
       "INSERT INTO records (key, body) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
@@ -183,12 +188,13 @@ export class Store implements Journal, AsyncDisposable {
  *
  * Throws where another gpunode has it open, where a newer gpunode wrote it, or where the disk refuses.
  */
-export function openStore({ path, now = Date.now, log }: StoreOptions): Store {
+export function openStore({ path, now = Date.now, log, limits, fold }: StoreOptions): Store {
+  const events = { now, ...(limits !== undefined && { limits }), ...(fold !== undefined && { fold }) };
   const { db, setAside } = openOwnDatabase(path, MIGRATIONS, now);
-  if (setAside === undefined) return new Store(db, { now, log, problems: [] });
+  if (setAside === undefined) return new Store(db, { ...events, log, problems: [] });
   const message = `the state database was damaged and is kept as ${setAside}; a new one was started, so workloads from before are no longer known`;
   log?.error({ path, setAside }, message);
-  return new Store(db, { now, log, problems: [{ code: "state_lost", message }] });
+  return new Store(db, { ...events, log, problems: [{ code: "state_lost", message }] });
 }
 
 function jsonOf(text: string): unknown {
