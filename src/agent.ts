@@ -80,6 +80,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   );
   const pauseMemory = samplingPauseMemory(store);
   let onRead = () => {};
+  let onEngine = changed;
   const [gpuWatch, engineWatch, host] = await Promise.all([
     watchGpus(smi, {
       onChange: changed,
@@ -87,7 +88,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       healthIntervalMs: config.telemetry.healthIntervalMs,
       paused: pauseMemory.get() === bootId(),
     }),
-    watchEngine(engine, config.docker.socket, changed),
+    watchEngine(engine, config.docker.socket, () => onEngine()),
     hostInventory({ diskPath: config.stateDir }),
   ]);
   rooms.use(gpuWatch);
@@ -155,6 +156,13 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   };
   onRead();
   health.start();
+  let wasThere = engineWatch.info.available;
+  onEngine = () => {
+    const isBack = !wasThere && engineWatch.info.available;
+    wasThere = engineWatch.info.available;
+    if (isBack) void supervisor.removeStrays();
+    changed();
+  };
   void samplingPause.setMaintenance(drain.isEmptied);
   store.append([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
 

@@ -71,6 +71,42 @@ export function recordKey(record: { id: string; generation: number }): string {
   return `${record.id}#${record.generation}`;
 }
 
+/** What is left to know of a generation whose record is lost. */
+export interface Lost {
+  id: string;
+  generation: number;
+  containerId?: string;
+  gpus?: readonly string[];
+}
+
+/**
+ * What stands for a generation whose record is lost: it has ended, and the same generation is not run again. Where `gpus` are known
+ * they stay held until its container is down. undefined where id and generation are none.
+ */
+export function lostRecord(of: Lost, told: { now: number; message: string }): WorkloadRecord | undefined {
+  const workload = Workload.safeParse({ id: of.id, generation: of.generation, image: "unknown" });
+  if (!workload.success) return undefined;
+  const { registryAuth: _, secretEnv: __, ...spec } = workload.data;
+  return {
+    id: of.id,
+    generation: of.generation,
+    spec,
+    state: "lost",
+    reason: "record_lost",
+    message: told.message,
+    hadSecrets: false,
+    gpus: [...(of.gpus ?? [])],
+    ports: [],
+    // There may be a container: it is looked for by its name, and taken down.
+    imageId: "unknown",
+    ...(of.containerId !== undefined && { containerId: of.containerId }),
+    restarts: 0,
+    timings: {},
+    acceptedAt: told.now,
+    finishedAt: told.now,
+  };
+}
+
 /** Name of the container of a record. The same name again means the same container, so a create can be repeated. */
 export function containerName(record: { id: string; generation: number }): string {
   return `gpunode-${record.id}-${record.generation}`;

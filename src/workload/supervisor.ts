@@ -11,7 +11,15 @@ import { silenceEnds } from "./lease.ts";
 import { type Engine, type Journal, type JournalRow, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
 import { PortBook } from "./port-range.ts";
-import { eventOf, recordKey, type StopOrder, type StoredWorkload, WorkloadRecord } from "./record.ts";
+import {
+  eventOf,
+  type Lost,
+  lostRecord,
+  recordKey,
+  type StopOrder,
+  type StoredWorkload,
+  WorkloadRecord,
+} from "./record.ts";
 import { Runner, type RunnerDoors, type Secrets } from "./runner.ts";
 import { isTerminal } from "./state.ts";
 import { stopOrder, withNotice } from "./stop-order.ts";
@@ -84,8 +92,9 @@ export class Supervisor implements AsyncDisposable {
       if (parsed.success) this.#begin(parsed.data, undefined);
       else {
         this.#doors.log.error({ key: row.key }, "a workload record on disk cannot be read; it is told as lost");
+        const [, id = "", generation] = /^(.+)#(\d+)$/.exec(row.key) ?? [];
         this.#attempt({ key: row.key }, () =>
-          this.#doors.journal.commit({ put: [], remove: [row.key], events: lostEvents(row.key) }),
+          this.#lose({ id, generation: Number(generation) }, "its record on the node's disk cannot be read", row.key),
         );
       }
     }
@@ -96,7 +105,10 @@ export class Supervisor implements AsyncDisposable {
     await this.removeStrays();
   }
 
-  /** Removes containers that carry this node's label but belong to no record. Does nothing where the engine is away. */
+  /**
+   * Ends what containers with this node's label run and no record knows: the record was lost with the disk. Does nothing where the
+   * engine is away; to be called again when it is back.
+   */
   async removeStrays(): Promise<void> {
     const { engine, nodeId, log } = this.#doors;
     try {
@@ -105,11 +117,29 @@ export class Supervisor implements AsyncDisposable {
         const generation = Number(container.labels[LABEL_GENERATION]);
         if (this.#runners.has(recordKey({ id, generation }))) continue;
         log.warn({ container: container.name, workload: id }, "removing a container of ours that no record knows");
-        await engine.remove(container.id);
+        const message = "the node has lost its record of this workload; its container is removed";
+        if (!this.#lose({ id, generation, containerId: container.id, gpus: container.gpus }, message))
+          await engine.remove(container.id);
       }
     } catch (error) {
       log.debug({ err: error }, "could not look for stray containers");
     }
+  }
+
+  /** Tells a generation as lost and sees its container off; false where it can be none of ours. `key` is an old row that goes. */
+  #lose(of: Lost, message: string, key?: string): boolean {
+    const record = lostRecord(of, { now: this.#doors.now(), message });
+    if (record === undefined) {
+      if (key !== undefined) this.#doors.journal.commit({ put: [], remove: [key], events: [] });
+      return false;
+    }
+    this.#doors.journal.commit({
+      put: [{ key: recordKey(record), body: record }],
+      remove: key === undefined || key === recordKey(record) ? [] : [key],
+      events: [eventOf(record)],
+    });
+    this.#begin(record, undefined);
+    return true;
   }
 
   /** All workloads known, each in its newest generation first. */
@@ -448,16 +478,6 @@ export class Supervisor implements AsyncDisposable {
       this.#doors.log.debug({ err: error, key }, "could not forget an ended workload; the next agent will");
     }
   }
-}
-
-/** What is told of a record that cannot be read: its key still names it. */
-function lostEvents(key: string): EventBody[] {
-  const [, workload, generation] = /^(.+)#(\d+)$/.exec(key) ?? [];
-  if (workload === undefined) return [];
-  const message = "its record on the node's disk cannot be read; its container is removed";
-  return [
-    { kind: "workload", workload, generation: Number(generation), state: "lost", reason: "record_unreadable", message },
-  ];
 }
 
 function newRecord(workload: Workload, gpus: string[], now: number): WorkloadRecord {

@@ -55,6 +55,16 @@ const FAULTS: readonly Fault[] = [
       await Promise.all([world.killAgent(), world.engine.kill()]);
     },
   },
+  { name: "wall clock an hour ahead", strike: (world) => world.setClock(3_600_000) },
+  { name: "wall clock an hour back", strike: (world) => world.setClock(-3_600_000) },
+  { name: "state disk full", strike: (world) => world.fillDisk() },
+  {
+    name: "state disk full, agent killed",
+    strike: async (world) => {
+      world.fillDisk();
+      await world.killAgent();
+    },
+  },
   cut("network lost", { up: "lost", down: "lost" }),
   cut("way up lost", { up: "lost" }),
   cut("way down lost", { down: "lost" }),

@@ -1,6 +1,6 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -74,6 +74,12 @@ export class World implements AsyncDisposable {
     this.#things.defer(() => this.killCoordinator());
     await this.startCoordinator();
     this.client = new CoordinatorClient(`http://127.0.0.1:${this.#apiPort}`, {});
+    mkdirSync(this.#stateDisk);
+    // A disk of its own, small enough to be filled in a moment.
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs", this.#stateDisk]);
+    this.#things.defer(() => void execFileSync("umount", [this.#stateDisk]));
+    this.setClock(0);
+    this.#things.defer(() => this.killAgent());
     writeFileSync(
       join(this.#dir, "config.toml"),
       `name = "world"
@@ -86,16 +92,20 @@ telemetry = { interval_ms = 500 }
 ${more}
 `,
     );
-    this.#things.defer(() => this.killAgent());
     this.startAgent();
     await this.connected();
   }
 
   startAgent(): void {
-    this.#agent = this.#spawn(["run", "--config", join(this.#dir, "config.toml")], {
-      GPUNODE_SIM_SCENARIO: "rtx4090x2",
-      GPUNODE_SIM_SEED: this.#dir,
-    });
+    this.#agent = this.#spawn(
+      ["run", "--config", join(this.#dir, "config.toml")],
+      {
+        GPUNODE_SIM_SCENARIO: "rtx4090x2",
+        GPUNODE_SIM_SEED: this.#dir,
+        GPUNODE_TEST_CLOCK: join(this.#dir, "clock"),
+      },
+      ["--import", join(root, "test/faults/clock.mjs")],
+    );
   }
 
   async killAgent(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
@@ -114,6 +124,39 @@ ${more}
     await patiently(() => (this.log.includes(`127.0.0.1:${port}/api/v1`) ? isListening(port) : undefined));
     this.#apiPort = port;
     this.network.target = port;
+  }
+
+  /** Sets the agent's wall clock so far away from the true one; milliseconds. */
+  setClock(offsetMs: number): void {
+    writeFileSync(join(this.#dir, "clock"), String(offsetMs));
+  }
+
+  /** Leaves no byte on the disk of the agent's state. */
+  fillDisk(): void {
+    const chunk = Buffer.alloc(64 * 1024);
+    const file = openSync(join(this.#stateDisk, "filler"), "a");
+    try {
+      while (true) writeSync(file, chunk);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+    } finally {
+      closeSync(file);
+    }
+  }
+
+  get #stateDisk(): string {
+    return join(this.#dir, "s");
+  }
+
+  /** The agent's state database, as a file. */
+  get stateFile(): string {
+    return join(this.#stateDisk, "gpunode.db");
+  }
+
+  /** Resident memory of the agent in MiB. */
+  agentRssMiB(): number {
+    const status = readFileSync(`/proc/${this.#agent?.pid}/status`, "utf8");
+    return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1]) / 1024;
   }
 
   async killCoordinator(): Promise<void> {
@@ -137,6 +180,8 @@ ${more}
   /** Everything back as it should be: the network fair, all processes up, the node connected. */
   async heal(): Promise<void> {
     this.network.weather = FAIR;
+    this.setClock(0);
+    rmSync(join(this.#stateDisk, "filler"), { force: true });
     if (this.engine.pid === undefined) await this.engine.restart();
     if (this.#coordinator === undefined || this.#coordinator.exitCode !== null) await this.startCoordinator();
     if (this.#agent === undefined || this.#agent.exitCode !== null) this.startAgent();
@@ -168,8 +213,8 @@ ${more}
     expect(containers).toEqual([]);
   }
 
-  #spawn(args: string[], env: NodeJS.ProcessEnv = {}): ChildProcess {
-    const child = spawn(process.execPath, [program, ...args], {
+  #spawn(args: string[], env: NodeJS.ProcessEnv = {}, preload: string[] = []): ChildProcess {
+    const child = spawn(process.execPath, [...preload, program, ...args], {
       env: { ...process.env, ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });

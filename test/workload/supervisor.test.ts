@@ -1295,7 +1295,9 @@ describe("what an earlier agent left", () => {
     await make("bare", { [LABEL_NODE]: NODE_ID });
     await make("foreign", { [LABEL_NODE]: "another", [LABEL_WORKLOAD]: "x", [LABEL_GENERATION]: "1" });
     await agentOn(disk, world).supervisor.restore();
-    expect([...world.machines.values()].map(({ container }) => container.name)).toEqual(["foreign"]);
+    const names = () => [...world.machines.values()].map(({ container }) => container.name);
+    await until(() => names().join() === "foreign", "ours are gone");
+    expect(disk.workloadEvents("stray")).toMatchObject([{ generation: 1, state: "lost", reason: "record_lost" }]);
   });
 
   it("and cannot be read any more is told as lost, so that nobody waits for it", async () => {
@@ -1303,8 +1305,23 @@ describe("what an earlier agent left", () => {
     disk.rows.set("w#3", JSON.stringify({ id: "w", generation: 3, state: "running", spec: "from the future" }));
     disk.rows.set("x#1", "7");
     await agentOn(disk, new World()).supervisor.restore();
-    expect(disk.rows.size).toBe(0);
+    expect([...disk.rows.keys()].sort()).toEqual(["w#3", "x#1"]);
     expect(disk.workloadEvents("w")).toMatchObject([{ generation: 3, state: "lost" }]);
+    expect(disk.workloadEvents("x")).toMatchObject([{ generation: 1, state: "lost" }]);
+  });
+
+  it("and is lost is not run again in the same generation, but in a higher one", async () => {
+    const disk = new Disk();
+    disk.rows.set("w#3", "7");
+    disk.rows.set("nonsense", "7");
+    const agent = agentOn(disk, new World());
+    await agent.supervisor.restore();
+    expect([...disk.rows.keys()]).toEqual(["w#3"]);
+    agent.supervisor.sync([workload({ generation: 3, ...exits(0) })]);
+    await pause(50);
+    expect(disk.states("w", 3)).toEqual(["lost"]);
+    agent.supervisor.sync([workload({ generation: 4, ...exits(0) })]);
+    await until(() => disk.states("w", 4).at(-1) === "succeeded", "the next generation runs");
   });
 
   it("and whose container is gone fails with a reason", async () => {
