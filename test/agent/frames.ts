@@ -1,7 +1,10 @@
 import type { FakeSession, Frame } from "../support/fake-coordinator.ts";
 
 /** A workload as it goes over the wire: works until it is told to end, and then ends at once. */
-export function job(id: string, changes: { image: string; generation?: number; gpus?: object }): object {
+export function job(
+  id: string,
+  changes: { image: string; generation?: number; gpus?: object; command?: string[]; stop?: object },
+): object {
   const script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
   return { id, generation: 1, command: ["sh", "-c", script], stop: { graceSeconds: 5 }, ...changes };
 }

@@ -110,6 +110,11 @@ ${options.more ?? ""}
     });
   }
 
+  /** Process id of the daemon. */
+  get pid(): number {
+    return this.#daemon?.pid ?? 0;
+  }
+
   get nodeId(): string {
     return /"node":"([a-z2-7]{26})"/.exec(this.log)?.[1] ?? "";
   }
