@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { Logger } from "pino";
 import { executor } from "./agent/commands.ts";
+import { coordinatorLink } from "./agent/coordinator-link.ts";
 import { NodeHealth } from "./agent/health.ts";
 import { advertisedPolicy, policyOf } from "./agent/policy.ts";
 import {
@@ -22,11 +23,11 @@ import { steadyClock } from "./host/clock.ts";
 import { hostInventory } from "./host/inventory.ts";
 import { bootId } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
-import { Link } from "./link/link.ts";
+import type { Link } from "./link/link.ts";
 import { describe } from "./local/describe.ts";
 import { startLocalApi } from "./local/server.ts";
 import { createDrain } from "./preemption/drain.ts";
-import type { UsageEvent } from "./protocol/event.ts";
+import type { DurableEvent, EventBody, UsageEvent } from "./protocol/event.ts";
 import type { Problem } from "./protocol/frames.ts";
 import { foldUsage, signUsage } from "./protocol/usage.ts";
 import { openStore } from "./store/store.ts";
@@ -78,6 +79,15 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       log,
     }),
   );
+  /** Tells what has happened, where the disk takes it; what the node is now, it tells with every advertisement all the same. */
+  const tell = (events: EventBody[]): DurableEvent[] => {
+    try {
+      return store.append(events);
+    } catch (error) {
+      log.error({ err: error }, "an event could not be recorded");
+      return [];
+    }
+  };
   const pauseMemory = samplingPauseMemory(store);
   let onRead = () => {};
   let onEngine = changed;
@@ -158,13 +168,17 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   health.start();
   let wasThere = engineWatch.info.available;
   onEngine = () => {
-    const isBack = !wasThere && engineWatch.info.available;
-    wasThere = engineWatch.info.available;
-    if (isBack) void supervisor.removeStrays();
+    const isThere = engineWatch.info.available;
+    if (isThere !== wasThere) {
+      const reason = isThere ? "engine_available" : "engine_unavailable";
+      tell([{ kind: "node", state: drain.draining ? "draining" : "available", reason }]);
+      if (isThere) void supervisor.removeStrays();
+    }
+    wasThere = isThere;
     changed();
   };
   void samplingPause.setMaintenance(drain.isEmptied);
-  store.append([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
+  tell([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
 
   const problems = (): Problem[] => [
     ...health.problems(),
@@ -231,59 +245,34 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     changed,
   });
   const hangUp = new AbortController();
-  let dialling: Promise<void> | undefined;
-  const { url, joinToken, caFile, certFile, keyFile, proxy, insecure } = config.coordinator;
-  if (url !== undefined) {
-    link = new Link(
-      {
-        url,
-        insecure,
-        ...(joinToken !== undefined && { joinToken: joinToken.reveal() }),
-        ...(caFile !== undefined && { caFile }),
-        ...(certFile !== undefined && { certFile }),
-        ...(keyFile !== undefined && { keyFile }),
-        ...(proxy !== undefined && { proxy: proxy.reveal() }),
-        steady,
-      },
-      {
-        identity,
-        events: store,
-        memory: coordinatorMemory(store, Date.now),
-        describeNode: () => ({
-          node: { name: config.name, labels: { ...config.labels }, bootId: bootId(), agentVersion: version },
-          workloads: supervisor.records().map(({ id, generation, state }) => ({ id, generation, state })),
-        }),
-        advertisement: () =>
-          advertisement({
-            gpus: health.gpus(),
-            holders: supervisor.holders(),
-            host,
-            engine: engineWatch.info,
-            policy: advertisedPolicy(policy),
-            images: engineWatch.images,
-            draining: drain.draining,
-            problems: problems(),
-          }),
-        onWelcome: ({ telemetryIntervalMs }) => telemetry.setSession(telemetryIntervalMs),
-        onSync: (workloads) => supervisor.sync(workloads),
-        onCommand: execute,
-        openLogs: ({ workload, follow, tail, since }, until) =>
-          supervisor.output.open(workload, {
-            follow,
-            signal: until,
-            ...(tail !== undefined && { tail }),
-            ...(since !== undefined && { since }),
-          }),
-        onSessionEnd: () => {
-          telemetry.setSession(undefined);
-          saveHeard();
-        },
-        log,
-      },
-    );
-    const saving = setInterval(saveHeard, HEARD_SAVE_MS);
-    dialling = link.run(hangUp.signal).finally(() => clearInterval(saving));
-  }
+  link = coordinatorLink({
+    config,
+    version,
+    bootId: bootId(),
+    identity,
+    events: store,
+    memory: coordinatorMemory(store, Date.now),
+    supervisor,
+    telemetry,
+    steady,
+    saveHeard,
+    advertisement: () =>
+      advertisement({
+        gpus: health.gpus(),
+        holders: supervisor.holders(),
+        host,
+        engine: engineWatch.info,
+        policy: advertisedPolicy(policy),
+        images: engineWatch.images,
+        draining: drain.draining,
+        problems: problems(),
+      }),
+    onCommand: execute,
+    log,
+  });
+  const saving = setInterval(saveHeard, HEARD_SAVE_MS);
+  rooms.defer(() => clearInterval(saving));
+  const dialling = link?.run(hangUp.signal);
   const gpuCount = gpuWatch.inventory.gpus.length;
   log.info(
     { node: identity.nodeId, gpus: gpuCount },
@@ -294,7 +283,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   await untilAborted(signal);
   // What was used so far is told with the last word.
   meter[Symbol.dispose]();
-  const [leaving] = store.append([{ kind: "node", state: "stopping", reason: "the agent leaves; what runs goes on" }]);
+  const [leaving] = tell([{ kind: "node", state: "stopping", reason: "the agent leaves; what runs goes on" }]);
   if (leaving !== undefined && link?.status().state === "connected") await store.told(leaving.seq, LAST_WORD_MS);
   hangUp.abort();
   await dialling;

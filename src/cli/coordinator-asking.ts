@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import type { CoordinatorClient } from "../coordinator/client.ts";
+import { print, printJson, wholeNumber } from "./outcome.ts";
 
 /** What the commands that ask a coordinator share. */
 
@@ -42,27 +43,6 @@ export async function tokensIn(file: string): Promise<string[]> {
   return tokens;
 }
 
-/** The command line contradicts itself: exit code 2. */
-export class UsageError extends Error {}
-
-/** Wraps an action: what it throws becomes one sentence on stderr and an exit code. */
-export function run<A extends unknown[]>(action: (...args: A) => Promise<void> | void): (...args: A) => Promise<void> {
-  return async (...args) => {
-    try {
-      await action(...args);
-    } catch (error) {
-      process.stderr.write(`gpunode: ${error instanceof Error ? error.message : String(error)}\n`);
-      process.exitCode = error instanceof UsageError ? 2 : 1;
-    }
-  };
-}
-
-/** Throws `UsageError` where `text` is none. */
-export function wholeNumber(flag: string, text: string): number {
-  if (!/^\d{1,15}$/.test(text)) throw new UsageError(`${flag} ${text}: expected a whole number`);
-  return Number(text);
-}
-
 export function graceOf({ graceSeconds }: GraceOptions): { graceSeconds?: number } {
   return graceSeconds === undefined ? {} : { graceSeconds: wholeNumber("--grace-seconds", graceSeconds) };
 }
@@ -71,12 +51,4 @@ export function graceOf({ graceSeconds }: GraceOptions): { graceSeconds?: number
 export function say(options: ClientOptions, value: unknown, sentence: string): void {
   if (options.json === true) printJson(value);
   else print(`${sentence}\n`);
-}
-
-export function printJson(value: unknown): void {
-  print(`${JSON.stringify(value, undefined, 2)}\n`);
-}
-
-export function print(text: string): void {
-  process.stdout.write(text);
 }

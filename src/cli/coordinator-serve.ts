@@ -1,5 +1,6 @@
 import type { Command } from "commander";
-import { print, run, tokensIn, UsageError, wholeNumber } from "./coordinator-asking.ts";
+import { tokensIn } from "./coordinator-asking.ts";
+import { command, print, UsageError, wholeNumber } from "./outcome.ts";
 
 interface ServeOptions {
   listen: string;
@@ -38,7 +39,7 @@ export function registerServe(coordinator: Command): void {
     .option("--heartbeat-seconds <seconds>", "ping interval", "10")
     .option("--lease-seconds <seconds>", "a node silent for longer is lost", "60")
     .option("--telemetry-interval-ms <ms>", "how often nodes send telemetry", "1000")
-    .action(run(serve));
+    .action(command(serve));
 }
 
 async function serve(options: ServeOptions): Promise<void> {

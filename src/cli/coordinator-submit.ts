@@ -1,16 +1,7 @@
 import type { Command } from "commander";
 import type { WorkloadWithEvents } from "../coordinator/client.ts";
-import {
-  asking,
-  type ClientOptions,
-  clientFor,
-  print,
-  printJson,
-  run,
-  say,
-  UsageError,
-  wholeNumber,
-} from "./coordinator-asking.ts";
+import { asking, type ClientOptions, clientFor, say } from "./coordinator-asking.ts";
+import { command, print, printJson, UsageError, wholeNumber } from "./outcome.ts";
 
 interface SubmitOptions extends ClientOptions {
   file?: string;
@@ -46,7 +37,7 @@ export function registerSubmit(coordinator: Command): void {
     .option("--cpus <count>", "CPU limit")
     .option("--priority <0-1000>", "who goes first")
     .option("--wait", "show what happens until it ends; exit code 0 only if it succeeded")
-    .action(run(submit));
+    .action(command(submit));
 }
 
 async function submit(image: string | undefined, command: string[], options: SubmitOptions): Promise<void> {

@@ -1,28 +1,20 @@
 import type { Command } from "commander";
 import type { CoordinatorClient } from "../coordinator/client.ts";
-import {
-  asking,
-  type ClientOptions,
-  clientFor,
-  type GraceOptions,
-  graceOf,
-  print,
-  printJson,
-  run,
-  say,
-  wholeNumber,
-} from "./coordinator-asking.ts";
+import { asking, type ClientOptions, clientFor, type GraceOptions, graceOf, say } from "./coordinator-asking.ts";
 import { registerServe } from "./coordinator-serve.ts";
 import { registerSubmit } from "./coordinator-submit.ts";
+import { registerCoordinatorUsage } from "./coordinator-usage.ts";
+import { command, print, printJson, wholeNumber } from "./outcome.ts";
 
 /** `gpunode coordinator …`: the reference coordinator, and its operator's commands over its HTTP API. */
 export function registerCoordinator(program: Command): void {
   const coordinator = program.command("coordinator").description("run the reference coordinator, or talk to one");
   registerServe(coordinator);
   registerSubmit(coordinator);
+  registerCoordinatorUsage(coordinator);
 
   asking(coordinator.command("nodes").description("nodes that ever joined")).action(
-    run(async (options: ClientOptions) => {
+    command(async (options: ClientOptions) => {
       const nodes = await (await clientFor(options)).nodes();
       if (options.json === true) return printJson(nodes);
       const { nodesTable } = await import("../coordinator/tables.ts");
@@ -30,7 +22,7 @@ export function registerCoordinator(program: Command): void {
     }),
   );
   asking(coordinator.command("workloads").description("workloads, or one with its events").argument("[id]")).action(
-    run(async (id: string | undefined, options: ClientOptions) => {
+    command(async (id: string | undefined, options: ClientOptions) => {
       const client = await clientFor(options);
       const { workloadsTable, workloadInWords } = await import("../coordinator/tables.ts");
       if (id !== undefined) {
@@ -45,12 +37,12 @@ export function registerCoordinator(program: Command): void {
   asking(coordinator.command("logs").description("output of a workload").argument("<id>"))
     .option("-f, --follow", "go on with what it still writes")
     .option("-n, --tail <lines>", "only the last so many lines")
-    .action(run(showLogs));
+    .action(command(showLogs));
   const grace = ["--grace-seconds <seconds>", "time to end by itself", String] as const;
   asking(coordinator.command("release").description("no longer wanted: end it").argument("<id>"))
     .option(...grace)
     .action(
-      run(async (id: string, options: GraceOptions) => {
+      command(async (id: string, options: GraceOptions) => {
         const workload = await (await clientFor(options)).release(id, graceOf(options));
         say(options, workload, `${id} is released${workload.endedAt === undefined ? ", its node ends it" : ""}`);
       }),
@@ -59,7 +51,7 @@ export function registerCoordinator(program: Command): void {
     .option(...grace)
     .option("--reason <text>", "told to the workload's owner")
     .action(
-      run(async (id: string, options: GraceOptions & { reason?: string }) => {
+      command(async (id: string, options: GraceOptions & { reason?: string }) => {
         const reason = options.reason === undefined ? {} : { reason: options.reason };
         const workload = await (await clientFor(options)).preempt(id, { ...graceOf(options), ...reason });
         say(options, workload, `${id} is being preempted on ${workload.nodeName ?? workload.node}`);
@@ -70,13 +62,13 @@ export function registerCoordinator(program: Command): void {
   )
     .option(...grace)
     .action(
-      run(async (node: string, options: GraceOptions) => {
+      command(async (node: string, options: GraceOptions) => {
         const client = await clientFor(options);
         say(options, await client.drain(await nodeId(client, node), graceOf(options)), `${node} is draining`);
       }),
     );
   asking(coordinator.command("resume").description("a drained node takes work again").argument("<node>")).action(
-    run(async (node: string, options: ClientOptions) => {
+    command(async (node: string, options: ClientOptions) => {
       const client = await clientFor(options);
       say(options, await client.resume(await nodeId(client, node)), `${node} takes work again`);
     }),

@@ -24,7 +24,7 @@ async function usage(options: AskOptions & { since: string }): Promise<void> {
   const { node, records } = await (await daemonOf(options)).usage(sinceMs);
   const summary = await summarize(records, publicKeyFrom(node.publicKey));
   if (options.json === true) printJson({ node, since: new Date(sinceMs).toISOString(), ...summary });
-  else print(inWords(summary, options.since, optionsOf(process.stdout)));
+  else print(usageInWords(summary, { since: options.since, who: "this node" }, optionsOf(process.stdout)));
   if (summary.problems.length > 0) process.exitCode = EXIT.failed;
 }
 
@@ -38,7 +38,12 @@ export function instantOf(text: string, now: number): number {
   return Math.max(0, at);
 }
 
-function inWords({ days, total, problems }: UsageSummary, since: string, options: TableOptions): string {
+/** The table, the sum, and what does not verify. `who` signed the records. */
+export function usageInWords(
+  { days, total, problems }: UsageSummary,
+  { since, who }: { since: string; who: string },
+  options: TableOptions,
+): string {
   if (days.length === 0) return `Nothing was used since ${since}.\n`;
   const rows = days.map((day): Cell[] => [
     day.day,
@@ -65,7 +70,7 @@ function inWords({ days, total, problems }: UsageSummary, since: string, options
     options,
   );
   const sum = `\n${hours(total.gpuSeconds)} GPU-hours and ${energy(total.energyJoules)} in ${total.records} records`;
-  if (problems.length === 0) return `${table}${sum}, every one signed by this node and none missing.\n`;
+  if (problems.length === 0) return `${table}${sum}, every one signed by ${who} and none missing.\n`;
   const faults = problems.map((problem) => `  ${problem}\n`).join("");
   return `${table}${sum}.\n${paint("Not verified", "red", options)}\n${faults}`;
 }

@@ -130,6 +130,18 @@ export class CoordinatorClient {
     }
   }
 
+  /** Every event the coordinator holds, in the order it took them, read no faster than asked for. */
+  async *events(): AsyncGenerator<TaggedEvent, void, undefined> {
+    const response = await this.#fetch("GET", "/events", {});
+    const decoder = new TextDecoder();
+    let rest = "";
+    for await (const chunk of response.body ?? []) {
+      const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) yield JSON.parse(line) as TaggedEvent;
+    }
+  }
+
   async #json(method: string, path: string, body?: object): Promise<unknown> {
     return (await this.#fetch(method, path, body === undefined ? {} : { body: JSON.stringify(body) })).json();
   }

@@ -29,6 +29,8 @@ const MIGRATIONS = [
 /** A node as its last sessions told it. */
 export interface NodeRecord {
   id: string;
+  /** Raw 32-byte Ed25519 key, base64url: what it signs with. */
+  publicKey: string;
   name: string;
   labels: Record<string, string>;
   bootId: string;
@@ -58,6 +60,7 @@ export interface StoreResult {
 
 const NodeRow = z.object({
   id: z.string(),
+  public_key: z.string(),
   name: z.string(),
   labels: z.string(),
   boot_id: z.string(),
@@ -250,6 +253,7 @@ function hashOf(token: string): string {
 function nodeOf(row: z.infer<typeof NodeRow>): NodeRecord {
   return {
     id: row.id,
+    publicKey: row.public_key,
     name: row.name,
     labels: z.record(z.string(), z.string()).parse(JSON.parse(row.labels)),
     bootId: row.boot_id,

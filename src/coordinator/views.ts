@@ -7,6 +7,8 @@ import type { Detail, OpenSpec, WorkloadRecord } from "./workload-table.ts";
 /** A node as the API tells it: what it advertised last, and how it stands now. */
 export interface NodeView extends Partial<Omit<Advertise, "type" | "state" | "images">> {
   id: string;
+  /** Raw 32-byte Ed25519 key, base64url: its usage records verify with it. */
+  publicKey: string;
   name: string;
   labels: Record<string, string>;
   connected: boolean;

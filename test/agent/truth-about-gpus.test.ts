@@ -1,6 +1,7 @@
+import { execFileSync } from "node:child_process";
 import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { contradictions, type HeldEvent, heldEvents } from "../faults/truth.ts";
@@ -156,6 +157,24 @@ describe.runIf(haveEngine)("the truth about the GPUs", () => {
     };
     expect(summary.days).toEqual([expect.objectContaining({ workload: "paid", verified: true })]);
     expect(summary.total.gpuSeconds).toBeCloseTo(seconds * 2, 3);
+    // The other side has the same bill, and the same proof of it.
+    const program = resolve(import.meta.dirname, "../../bin/gpunode.js");
+    const bill = execFileSync(process.execPath, [
+      program,
+      "coordinator",
+      "usage",
+      "--json",
+      "--coordinator",
+      site.apiUrl,
+    ]);
+    expect(JSON.parse(bill.toString())).toEqual([
+      expect.objectContaining({
+        node: expect.objectContaining({ id: site.rig.nodeId }),
+        days: summary.days,
+        total: summary.total,
+        problems: [],
+      }),
+    ]);
   });
 
   test("what changes on the machine is advertised within a health interval, without a restart", async () => {
