@@ -1,8 +1,9 @@
-import { execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { contradictions, type HeldEvent, heldEvents } from "../faults/truth.ts";
 import { docker, haveEngine, pushImage, smallImage } from "../support/engine.ts";
@@ -159,7 +160,8 @@ describe.runIf(haveEngine)("the truth about the GPUs", () => {
     expect(summary.total.gpuSeconds).toBeCloseTo(seconds * 2, 3);
     // The other side has the same bill, and the same proof of it.
     const program = resolve(import.meta.dirname, "../../bin/gpunode.js");
-    const bill = execFileSync(process.execPath, [
+    // The coordinator lives in this process: it must not stand still meanwhile.
+    const { stdout: bill } = await promisify(execFile)(process.execPath, [
       program,
       "coordinator",
       "usage",
@@ -167,7 +169,7 @@ describe.runIf(haveEngine)("the truth about the GPUs", () => {
       "--coordinator",
       site.apiUrl,
     ]);
-    expect(JSON.parse(bill.toString())).toEqual([
+    expect(JSON.parse(bill)).toEqual([
       expect.objectContaining({
         node: expect.objectContaining({ id: site.rig.nodeId }),
         days: summary.days,
