@@ -34,7 +34,7 @@ const POINTS: readonly (readonly [string, keyof typeof LIVES])[] = [
   ["engine:DELETE /containers/[0-9a-f]+:answered", "succeeds"],
 ];
 
-describe.runIf(haveEngine)("an agent killed", () => {
+describe.runIf(haveEngine)("an agent killed", { timeout: 120_000 }, () => {
   test.each(POINTS)("at %s: the workload %s all the same, once, and both sides agree", async (killAt, life) => {
     const image = await pushImage("faults/life:1", await smallImage());
     await using site = await Site.open({ killAt });

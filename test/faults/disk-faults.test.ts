@@ -5,7 +5,7 @@ import { patiently } from "../agent/rig.ts";
 import { engineIsPrivate } from "../support/engine.ts";
 import { World } from "./world.ts";
 
-describe.runIf(engineIsPrivate)("a disk of the node's state that", () => {
+describe.runIf(engineIsPrivate)("a disk of the node's state that", { timeout: 120_000 }, () => {
   let world: World;
   beforeAll(async () => {
     world = await World.open();

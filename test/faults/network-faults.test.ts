@@ -5,7 +5,10 @@ import { engineIsPrivate } from "../support/engine.ts";
 import { FAIR, type Weather } from "./network.ts";
 import { World } from "./world.ts";
 
-describe.runIf(engineIsPrivate)("a network that", () => {
+/** Where sessions broke off again and again, the agent's pause between two attempts has grown to a minute. */
+const PATIENCE_MS = 150_000;
+
+describe.runIf(engineIsPrivate)("a network that", { timeout: PATIENCE_MS }, () => {
   let world: World;
   beforeAll(async () => {
     world = await World.open();
