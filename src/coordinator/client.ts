@@ -121,25 +121,13 @@ export class CoordinatorClient {
     const response = await this.#fetch("GET", `/workloads/${encodeURIComponent(id)}/logs?${query}`, {
       ...(options.signal !== undefined && { signal: options.signal }),
     });
-    const decoder = new TextDecoder();
-    let rest = "";
-    for await (const chunk of response.body ?? []) {
-      const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
-      rest = lines.pop() ?? "";
-      for (const line of lines) yield LogLine.parse(JSON.parse(line));
-    }
+    for await (const line of linesOf(response)) yield LogLine.parse(JSON.parse(line));
   }
 
   /** Every event the coordinator holds, in the order it took them, read no faster than asked for. */
   async *events(): AsyncGenerator<TaggedEvent, void, undefined> {
     const response = await this.#fetch("GET", "/events", {});
-    const decoder = new TextDecoder();
-    let rest = "";
-    for await (const chunk of response.body ?? []) {
-      const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
-      rest = lines.pop() ?? "";
-      for (const line of lines) yield JSON.parse(line) as TaggedEvent;
-    }
+    for await (const line of linesOf(response)) yield JSON.parse(line) as TaggedEvent;
   }
 
   async #json(method: string, path: string, body?: object): Promise<unknown> {
@@ -162,6 +150,17 @@ export class CoordinatorClient {
     const told = ErrorBody.safeParse(await response.json().catch(() => undefined));
     if (told.success) throw new RefusedError(told.data.error.code, told.data.error.message);
     throw new Error(`${this.#base} answers ${response.status} and not as a coordinator does`);
+  }
+}
+
+/** Whole lines of an answer, as they come. */
+async function* linesOf({ body }: Response): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of body ?? []) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
   }
 }
 

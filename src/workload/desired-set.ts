@@ -20,6 +20,8 @@ export interface DesiredSetDoors {
   reject(workload: Workload, error: GpunodeError): void;
   /** False while nothing can be taken anyway: draining, or the engine is away. */
   takesAnything(): boolean;
+  /** Does what one entry needs; its failure is logged and harms no other. True where it was done. */
+  attempt(fields: object, act: () => void): boolean;
   /** A record of this key is there. */
   isKnown(key: string): boolean;
 }
@@ -52,7 +54,7 @@ export class DesiredSet {
     this.#endUnwanted();
     for (const [index, result] of parsed.entries()) {
       if (result.ok) this.#take(result.value);
-      else this.#attempt({ index }, () => this.#rejectUnreadable(entries[index], result.problem.message));
+      else this.#doors.attempt({ index }, () => this.#rejectUnreadable(entries[index], result.problem.message));
     }
   }
 
@@ -93,7 +95,7 @@ export class DesiredSet {
     } catch (error) {
       // What has yet to be told to end may hold what this one needs: no refusal is final before that.
       const isFinal = error instanceof GpunodeError && !PASSING.has(error.code) && this.#unwanted().length === 0;
-      if (isFinal && this.#attempt(fields, () => this.#doors.reject(workload, error))) return;
+      if (isFinal && this.#doors.attempt(fields, () => this.#doors.reject(workload, error))) return;
       // The engine is away, the node drains or the disk refuses: these pass. It stays wanted and is tried again.
       this.#doors.log.warn({ ...fields, err: error }, "a wanted workload cannot be taken now; trying again");
       this.#waiting.push(workload);
@@ -112,7 +114,7 @@ export class DesiredSet {
   #endUnwanted(): void {
     for (const runner of this.#unwanted()) {
       const { record } = runner;
-      this.#attempt({ workload: record.id }, () => runner.order(stopOrder(record, "not_assigned")));
+      this.#doors.attempt({ workload: record.id }, () => runner.order(stopOrder(record, "not_assigned")));
     }
   }
 
@@ -131,17 +133,6 @@ export class DesiredSet {
       events: [{ kind: "workload", workload: id, generation, state: "rejected", reason: "invalid_spec", message }],
     });
     this.#unreadable.add(key);
-  }
-
-  /** Does what one entry needs; its failure is logged and harms no other. True where it was done. */
-  #attempt(fields: object, act: () => void): boolean {
-    try {
-      act();
-      return true;
-    } catch (error) {
-      this.#doors.log.error({ ...fields, err: error }, "a step of the workload set failed; the others go on");
-      return false;
-    }
   }
 }
 

@@ -77,6 +77,7 @@ export class Supervisor implements AsyncDisposable {
       assign: (workload) => this.assign(workload),
       reject: (workload, error) => this.#reject(workload, error),
       takesAnything: () => !this.draining && doors.engineProblem() === undefined,
+      attempt: (fields, act) => this.#attempt(fields, act),
       isKnown: (key) => this.#runners.has(key),
     });
     this.output = new WorkloadOutput(doors.engine, doors.keptLogs, (id) => this.#shown(id));
