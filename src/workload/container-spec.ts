@@ -1,7 +1,7 @@
 import type { Policy } from "./admit.ts";
 import { type ContainerSpec, LABEL_GENERATION, LABEL_NODE, LABEL_WORKLOAD } from "./needs.ts";
+import type { Secrets } from "./record.ts";
 import { containerName, type WorkloadRecord } from "./record.ts";
-import type { Secrets } from "./runner.ts";
 
 /** What the container of a record is made from. Pure, but for the secrets it carries into the environment. */
 export function containerSpec(

@@ -1,10 +1,16 @@
 import { z } from "zod";
 import { PreemptionCause, Timings, type WorkloadEvent } from "../protocol/event.ts";
-import { PortBinding, Workload, WorkloadState } from "../protocol/workload.ts";
+import { PortBinding, type RegistryAuth, Workload, WorkloadState } from "../protocol/workload.ts";
 
 /** A workload as it may lie on disk: without the secrets it came with. */
 export const StoredWorkload = Workload.omit({ registryAuth: true, secretEnv: true });
 export type StoredWorkload = z.infer<typeof StoredWorkload>;
+
+/** Secrets a workload came with; they live in memory only. */
+export interface Secrets {
+  registryAuth?: RegistryAuth;
+  secretEnv: Record<string, string>;
+}
 
 /** Why a workload is being ended before its own end, and how. Once set it is only ever replaced by a harder one. */
 export const StopOrder = z.object({

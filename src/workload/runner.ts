@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type ErrorCode, GpunodeError } from "../protocol/errors.ts";
 import type { EventBody } from "../protocol/event.ts";
 import type { Gpu } from "../protocol/gpu.ts";
-import type { PortBinding, RegistryAuth, WorkloadState } from "../protocol/workload.ts";
+import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
 import { linkedController, orAborted } from "./abort.ts";
 import { type Policy, requireEffectiveUser } from "./admit.ts";
 import { containerSpec } from "./container-spec.ts";
@@ -11,7 +11,7 @@ import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
 import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
 import { watchHealth } from "./probe.ts";
-import { containerName, eventOf, type StopOrder, type WorkloadRecord } from "./record.ts";
+import { containerName, eventOf, type Secrets, type StopOrder, type WorkloadRecord } from "./record.ts";
 import { isTerminal } from "./state.ts";
 import { harder } from "./stop-order.ts";
 import { takeDown } from "./take-down.ts";
@@ -25,12 +25,6 @@ import { JournalRefused, WrittenRecord } from "./written-record.ts";
  * A stop order is committed at once and interrupts whatever the loop is waiting for. Detaching (the agent leaves, the work
  * lives) ends the loop and touches nothing.
  */
-
-/** Secrets a workload came with; they live in memory only. */
-export interface Secrets {
-  registryAuth?: RegistryAuth;
-  secretEnv: Record<string, string>;
-}
 
 /** What a runner needs of the set it belongs to. */
 export interface RunnerDoors {

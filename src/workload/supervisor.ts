@@ -16,11 +16,12 @@ import {
   type Lost,
   lostRecord,
   recordKey,
+  type Secrets,
   type StopOrder,
   type StoredWorkload,
   WorkloadRecord,
 } from "./record.ts";
-import { Runner, type RunnerDoors, type Secrets } from "./runner.ts";
+import { Runner, type RunnerDoors } from "./runner.ts";
 import { isTerminal } from "./state.ts";
 import { stopOrder, withNotice } from "./stop-order.ts";
 
