@@ -164,8 +164,8 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     health.read();
     telemetry.read();
   };
+  await health.start();
   onRead();
-  health.start();
   let wasThere = engineWatch.info.available;
   onEngine = () => {
     const isThere = engineWatch.info.available;

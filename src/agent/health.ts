@@ -27,6 +27,8 @@ export interface NodeHealthDoors {
 
 /** A fault and the work it hit are seen within this; clocks and logs are no more exact. */
 const SEEN_MS = 1_000;
+/** A kernel log that takes longer to read is not waited for. */
+const CAUGHT_UP_MS = 3_000;
 
 /**
  * The health of the GPUs as the node tells it: what the judge finds becomes events, work that cannot go on is taken off, and GPUs that are
@@ -39,16 +41,22 @@ export class NodeHealth implements AsyncDisposable {
   #access: GpuAccessWatch | undefined;
   #kernel: Promise<void> | undefined;
   #kernelProblem: Problem | undefined;
+  #isCaughtUp = false;
 
   constructor(doors: NodeHealthDoors) {
     this.#doors = doors;
     this.#judge = new HealthJudge({ now: Date.now, memory: doors.memory });
   }
 
-  /** After the first read: begins to listen to the kernel and to look into containers. */
-  start(): void {
+  /**
+   * Begins to listen to the kernel and to look into containers. Resolves when what the kernel's log held is known: before that no
+   * GPU is told to be well.
+   */
+  async start(): Promise<void> {
     const { config, engine, gpus } = this.#doors;
-    this.#kernel = this.#followKernel(config.nvidia.kernelLog);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const patience = setTimeout(resolve, CAUGHT_UP_MS);
+    this.#kernel = this.#followKernel(config.nvidia.kernelLog, resolve);
     this.#access = new GpuAccessWatch({
       engine,
       running: () => this.#withGpus(),
@@ -57,11 +65,14 @@ export class NodeHealth implements AsyncDisposable {
         return inventory.failed === undefined && inventory.gpus.some((gpu) => holds(gpu, uuid));
       },
       onLost: (workload, lost) => this.#accessLost(workload, lost),
-      onBack: ({ gpus: uuids }) => {
-        for (const gpu of this.#boardsOf(uuids)) this.#judge.outside(gpu.uuid, undefined);
+      onBack: ({ containerId, gpus: uuids }) => {
+        for (const gpu of this.#boardsOf(uuids)) this.#judge.outside(gpu.uuid, containerId, undefined);
         this.#settle();
       },
     });
+    await promise;
+    clearTimeout(patience);
+    this.#isCaughtUp = true;
   }
 
   /** A full read is over. */
@@ -92,14 +103,15 @@ export class NodeHealth implements AsyncDisposable {
     await this.#kernel;
   }
 
-  async #followKernel(path: string): Promise<void> {
+  async #followKernel(path: string, onCaughtUp: () => void): Promise<void> {
     const onProblem = (problem: Problem | undefined) => {
       this.#kernelProblem = problem;
       if (problem !== undefined) this.#doors.log.warn({ code: problem.code }, problem.message);
       this.#doors.changed();
     };
-    for await (const message of kernelMessages({ path, signal: this.#stop.signal, onProblem })) {
+    for await (const message of kernelMessages({ path, signal: this.#stop.signal, onProblem, onCaughtUp })) {
       if (!this.#judge.kernel(message)) continue;
+      if (!this.#isCaughtUp) continue;
       this.#doors.log.warn({ at: new Date(message.atMs).toISOString() }, `kernel: ${message.text.slice(0, 300)}`);
       this.#settle();
     }
@@ -138,7 +150,8 @@ export class NodeHealth implements AsyncDisposable {
   #accessLost({ id, containerId, gpus: uuids }: ContainerWithGpus, lost: readonly string[]): void {
     const { store, supervisor } = this.#doors;
     const message = `the container of ${id} no longer sees ${lost.length === 1 ? "its GPU" : `${lost.length} of its GPUs`}, the machine does (as after "systemctl daemon-reload"): start the workload anew`;
-    for (const gpu of this.#boardsOf(uuids)) this.#judge.outside(gpu.uuid, { code: "gpu_access_lost", message });
+    for (const gpu of this.#boardsOf(uuids))
+      this.#judge.outside(gpu.uuid, containerId, { code: "gpu_access_lost", message });
     const record = supervisor.records().find((known) => known.containerId === containerId);
     try {
       if (record !== undefined) store.append([{ ...eventOf(record), reason: "gpu_access_lost", message }]);

@@ -36,6 +36,8 @@ interface Told {
   message: string;
   class: Exclude<Xid["class"], "application"> | "switch";
   atMs: number;
+  /** Told to those whose work it ends. */
+  isReported?: true;
 }
 
 type Read = Pick<Inventory, "gpus" | "samples" | "failed" | "raw">;
@@ -52,7 +54,8 @@ export class HealthJudge {
   /** By PCI address: a message of the kernel may come before the GPU is known. */
   readonly #told = new Map<string, Map<string, Told>>();
   readonly #incidents = new Map<string, number>();
-  readonly #outside = new Map<string, HealthReason>();
+  /** By GPU, then by who told it. */
+  readonly #outside = new Map<string, Map<string, HealthReason>>();
   #pending: GpuHealthEvent[] = [];
   #fatal: FatalFault[] = [];
   #switch: Told | undefined;
@@ -88,6 +91,7 @@ export class HealthJudge {
       this.#pcie.read(gpu, utilization);
       if (raw?.get(gpu.uuid)?.get("gpu_recovery_action")?.trim() === "None") this.#recovered(addressOf(gpu), now);
       this.#noteFatal(gpu, now);
+      this.#reportFatal(gpu);
     }
   }
 
@@ -105,6 +109,7 @@ export class HealthJudge {
   kernel({ atMs, text }: { atMs: number; text: string }): boolean {
     if (isDriverLoad(text)) {
       this.#told.clear();
+      this.#fatal = [];
       this.#switch = undefined;
       return true;
     }
@@ -122,9 +127,11 @@ export class HealthJudge {
   }
 
   /** What the agent has learned of a GPU elsewhere; undefined where it is over. */
-  outside(uuid: string, reason: HealthReason | undefined): void {
-    if (reason === undefined) this.#outside.delete(uuid);
-    else this.#outside.set(uuid, reason);
+  outside(uuid: string, who: string, reason: HealthReason | undefined): void {
+    const reasons = this.#outside.get(uuid) ?? new Map<string, HealthReason>();
+    this.#outside.set(uuid, reasons);
+    if (reason === undefined) reasons.delete(who);
+    else reasons.set(who, reason);
   }
 
   healthOf(uuid: string): Health {
@@ -191,8 +198,15 @@ export class HealthJudge {
       return;
     }
     conditions.set(code, { code, message: xid.message, class: xid.class, atMs });
-    if (gpu !== undefined && XID_CLASSES[xid.class].endsWork) {
-      this.#fatal.push({ gpu: gpu.uuid, code, message: xid.message, atMs });
+    if (gpu !== undefined) this.#reportFatal(gpu);
+  }
+
+  /** Faults of the kernel log that end work, each once; also those that came before the GPU was known. */
+  #reportFatal(gpu: Gpu): void {
+    for (const told of this.#told.get(addressOf(gpu))?.values() ?? []) {
+      if (told.isReported === true || told.class === "switch" || !XID_CLASSES[told.class].endsWork) continue;
+      told.isReported = true;
+      this.#fatal.push({ gpu: gpu.uuid, code: told.code, message: told.message, atMs: told.atMs });
     }
   }
 
@@ -223,7 +237,7 @@ export class HealthJudge {
     const row = (code: HealthCode, message: string) => ({ code, message, status: rowOf(code).status });
     const throttling = this.#throttling.get(uuid);
     const pcie = this.#pcie.problem(uuid);
-    const outside = this.#outside.get(uuid);
+    const [outside] = this.#outside.get(uuid)?.values() ?? [];
     const isOnSwitch = gpu.links.some(({ kind }) => kind === "nvlink");
     return [
       ...conditions.map(({ code, message, class: kind }) => ({

@@ -1,9 +1,9 @@
-import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** A message of the kernel. */
 export interface KernelMessage {
-  /** When it was written, milliseconds since the epoch, as near as the log tells. */
+  /** When it was written, milliseconds since the epoch; 0 for a line that a file held before, which tells no time. */
   atMs: number;
   text: string;
 }
@@ -15,6 +15,8 @@ export interface KernelLogOptions {
   pollMs?: number;
   /** Told once, with what to do, where the log cannot be read; undefined again when it can. */
   onProblem?: (problem: { code: "kernel_log_unreadable"; message: string } | undefined) => void;
+  /** Called once: what the log held at the start has been told. Also where it cannot be read. */
+  onCaughtUp?: () => void;
   now?: () => number;
   /** Milliseconds since boot, as `/dev/kmsg` counts them (CLOCK_MONOTONIC). */
   monotonic?: () => number;
@@ -36,19 +38,24 @@ const RECORDS_AT_ONCE = 200;
 export async function* kernelMessages(options: KernelLogOptions): AsyncGenerator<KernelMessage> {
   const { path = "/dev/kmsg", signal, pollMs = POLL_MS, onProblem } = options;
   let hasProblem = false;
+  let isCaughtUp = false;
+  const caughtUp = () => {
+    if (!isCaughtUp) options.onCaughtUp?.();
+    isCaughtUp = true;
+  };
+  const how = { ...options, pollMs, caughtUp, isCaughtUp: () => isCaughtUp };
   while (!signal.aborted) {
     try {
       using file = open(path);
       if (hasProblem) onProblem?.(undefined);
       hasProblem = false;
-      yield* file.isDevice
-        ? deviceRecords(file.fd, { ...options, pollMs })
-        : fileLines(file.fd, { ...options, pollMs });
+      yield* file.isDevice ? deviceRecords(file.fd, how) : fileLines(file.fd, { ...how, path });
     } catch (error) {
       if (!hasProblem) onProblem?.({ code: "kernel_log_unreadable", message: inWords(path, error) });
       hasProblem = true;
+      caughtUp();
     }
-    if (!signal.aborted) await pause(REOPEN_MS, signal);
+    if (!signal.aborted) await pause(hasProblem ? REOPEN_MS : pollMs, signal);
   }
 }
 
@@ -57,7 +64,7 @@ function open(path: string): Disposable & { fd: number; isDevice: boolean } {
   return { fd, isDevice: fstatSync(fd).isCharacterDevice(), [Symbol.dispose]: () => closeSync(fd) };
 }
 
-type Reading = KernelLogOptions & { pollMs: number };
+type Reading = KernelLogOptions & { pollMs: number; caughtUp(): void; isCaughtUp(): boolean };
 
 /**
  * `/dev/kmsg` (Documentation/ABI/testing/dev-kmsg): one record a read, `priority,sequence,microseconds,flags;text`, further lines of it
@@ -75,7 +82,13 @@ async function* deviceRecords(fd: number, options: Reading): AsyncGenerator<Kern
       const { code } = error as NodeJS.ErrnoException;
       if (code === "EPIPE") continue;
       if (code !== "EAGAIN") throw error;
+      options.caughtUp();
       sinceBreath = 0;
+      await pause(pollMs, signal);
+      continue;
+    }
+    if (bytes === 0) {
+      options.caughtUp();
       await pause(pollMs, signal);
       continue;
     }
@@ -89,7 +102,8 @@ async function* deviceRecords(fd: number, options: Reading): AsyncGenerator<Kern
 }
 
 /** Whole lines of a file that grows; one that was cut short is read from its beginning again. */
-async function* fileLines(fd: number, { signal, pollMs, now = Date.now }: Reading): AsyncGenerator<KernelMessage> {
+async function* fileLines(fd: number, options: Reading): AsyncGenerator<KernelMessage> {
+  const { path = "", signal, pollMs, now = Date.now } = options;
   const block = Buffer.alloc(BLOCK_BYTES);
   let position = 0;
   let rest = "";
@@ -100,13 +114,16 @@ async function* fileLines(fd: number, { signal, pollMs, now = Date.now }: Readin
     }
     const bytes = readSync(fd, block, 0, block.length, position);
     if (bytes === 0) {
+      options.caughtUp();
+      // Rotated away: what is written now is in another file of that name.
+      if (statSync(path).ino !== fstatSync(fd).ino) return;
       await pause(pollMs, signal);
       continue;
     }
     position += bytes;
     const lines = (rest + block.toString("utf8", 0, bytes)).split("\n");
     rest = (lines.pop() ?? "").slice(0, LINE_MAX);
-    for (const line of lines) if (line !== "") yield { atMs: now(), text: line };
+    for (const line of lines) if (line !== "") yield { atMs: options.isCaughtUp() ? now() : 0, text: line };
     await pause(0, signal);
   }
 }

@@ -1,4 +1,13 @@
-import { appendFileSync, mkdtempSync, readdirSync, readlinkSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
@@ -56,6 +65,18 @@ describe("a file of lines", () => {
     truncateSync(path);
     appendFileSync(path, "new\n");
     await expect.poll(texts).toEqual(["a long first line", "new"]);
+  });
+
+  it("that is rotated away is followed under its name, and what it held at the start tells no time", async () => {
+    const path = join(scratch(), "kern.log");
+    writeFileSync(path, "old\n");
+    const { seen, texts } = follow(path);
+    await expect.poll(texts).toEqual(["old"]);
+    renameSync(path, `${path}.1`);
+    writeFileSync(path, "new\n");
+    await expect.poll(texts).toEqual(["old", "new"]);
+    expect(seen[0]?.atMs).toBe(0);
+    expect(Math.abs((seen[1]?.atMs ?? 0) - Date.now())).toBeLessThan(10_000);
   });
 
   it("of any size costs no more than a line of memory, and hostile bytes are text", async () => {

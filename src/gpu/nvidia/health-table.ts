@@ -105,7 +105,7 @@ export const HEALTH_TABLE = [
   {
     code: "inforom_corrupted",
     ...degraded,
-    told: "a value of `inforom_version` cannot be read, or the kernel log says it is corrupted",
+    told: "a value of `inforom_version` cannot be read",
     until: "it can be read",
     source: NVML,
   },
