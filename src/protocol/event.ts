@@ -107,7 +107,11 @@ export type UsageEvent = z.infer<typeof UsageEvent>;
 export const NodeEvent = z.object({
   kind: z.literal("node"),
   state: z.enum(["started", "draining", "available", "stopping"]),
+  /** For `draining` and `available` the cause of the hold that began or ended, or what the engine did. */
   reason: z.string().exactOptional(),
+  message: z.string().exactOptional(),
+  /** Only these GPUs are held back, or lent again; absent where it is the whole node. */
+  gpus: z.array(GpuUuid).exactOptional(),
 });
 
 export const GapEvent = z.object({

@@ -1,8 +1,19 @@
 import { z } from "zod";
 import { ERROR_CODES } from "./errors.ts";
-import { DurableEvent } from "./event.ts";
+import { DurableEvent, PreemptionCause } from "./event.ts";
 import { Gpu, GpuTelemetry } from "./gpu.ts";
-import { CommandId, Count, Generation, Instant, Labels, NodeId, Percent, Quantity, WorkloadId } from "./scalars.ts";
+import {
+  CommandId,
+  Count,
+  Generation,
+  GpuUuid,
+  Instant,
+  Labels,
+  NodeId,
+  Percent,
+  Quantity,
+  WorkloadId,
+} from "./scalars.ts";
 import { RegistryAuth, Workload, WorkloadState } from "./workload.ts";
 
 // ---------------------------------------------------------------- both ways
@@ -76,8 +87,42 @@ export const PolicyInfo = z.object({
   reserve: z
     .object({ cpus: Quantity.exactOptional(), memoryMiB: Count.exactOptional(), diskMiB: Count.exactOptional() })
     .exactOptional(),
+  /** Work that is taken back is gone within so long, whatever grace it asks for. */
+  preemptWithinSeconds: Quantity.exactOptional(),
 });
 export type PolicyInfo = z.infer<typeof PolicyInfo>;
+
+/** Somebody keeps GPUs from being lent: nothing new is placed on them until it is lifted. */
+export const Hold = z.object({
+  cause: PreemptionCause,
+  message: z.string(),
+  /** Absent: the whole node, work without a GPU included. */
+  gpus: z.array(GpuUuid).exactOptional(),
+  since: Instant,
+  /** When it is expected to be lifted; absent where nobody knows. */
+  until: Instant.exactOptional(),
+});
+export type Hold = z.infer<typeof Hold>;
+
+/** What the node has proved to be like over the last 30 days, for those who place long jobs. All counted by the node itself. */
+export const Reliability = z.object({
+  /** Start of what is counted. */
+  since: Instant,
+  upSeconds: Quantity,
+  /** Time in which no agent ran: reboots, crashes, updates. */
+  downSeconds: Quantity,
+  /** How workloads ended that had run here. `failed` is their own failure, `lost` the node's. */
+  workloads: z.object({ succeeded: Count, failed: Count, stopped: Count, preempted: Count, lost: Count }),
+  /** `noticeSeconds`: from the notice to the moment the work had to be over. */
+  preemptions: z.array(
+    z.object({
+      cause: PreemptionCause,
+      count: Count,
+      noticeSeconds: z.object({ min: Quantity, p50: Quantity }),
+    }),
+  ),
+});
+export type Reliability = z.infer<typeof Reliability>;
 
 export const ImageInfo = z.object({ digest: z.string(), tags: z.array(z.string()), sizeMiB: Quantity });
 export type ImageInfo = z.infer<typeof ImageInfo>;
@@ -93,6 +138,9 @@ export const Advertise = z.object({
   images: z.array(ImageInfo),
   /** Accepting new work? `draining` after `drain` or the owner's word. */
   state: z.enum(["available", "draining"]).exactOptional(),
+  /** Who keeps what from being lent, and until when. */
+  holds: z.array(Hold).exactOptional(),
+  reliability: Reliability.exactOptional(),
   problems: z.array(Problem).exactOptional(),
 });
 export type Advertise = z.infer<typeof Advertise>;

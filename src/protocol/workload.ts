@@ -87,6 +87,8 @@ export const StopPolicy = z.object({
   signal: Signal.default("SIGTERM"),
   graceSeconds: Quantity.max(86_400).default(10),
   checkpoint: z.object({ exec: Exec, timeoutSeconds: Quantity.max(86_400) }).exactOptional(),
+  /** Sent to the main process when notice is given, after the file with cause and deadline is there. */
+  noticeSignal: Signal.exactOptional(),
 });
 
 export const RestartPolicy = z.object({
