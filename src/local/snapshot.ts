@@ -1,4 +1,5 @@
-import type { EngineInfo, HostInfo, HostTelemetry, Problem, WorkloadTelemetry } from "../protocol/frames.ts";
+import type { PreemptionCause } from "../protocol/event.ts";
+import type { EngineInfo, Hold, HostInfo, HostTelemetry, Problem, WorkloadTelemetry } from "../protocol/frames.ts";
 import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
 import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
 
@@ -15,6 +16,8 @@ export interface Snapshot {
   node: NodeStatus;
   connection: ConnectionStatus;
   gpus: GpuStatus[];
+  /** Who keeps what from being lent, and until when. */
+  holds: Hold[];
   host: { info: HostInfo; telemetry?: HostTelemetry };
   engine: EngineInfo;
   /** Newest first. */
@@ -62,6 +65,8 @@ export interface WorkloadStatus {
   image: string;
   /** UUIDs of the GPUs or MIG instances it holds. */
   gpus: string[];
+  /** It has been told that its GPUs are taken back; without a deadline it is a warning. */
+  notice?: { cause: PreemptionCause; message?: string; deadline?: string };
   ports: PortBinding[];
   restarts: number;
   healthy?: boolean;

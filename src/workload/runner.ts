@@ -6,6 +6,7 @@ import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
 import { linkedController, orAborted } from "./abort.ts";
 import { type Policy, requireEffectiveUser } from "./admit.ts";
 import { containerSpec } from "./container-spec.ts";
+import { heedNotice } from "./heed-notice.ts";
 import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
 import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
@@ -75,6 +76,7 @@ export class Runner {
   #secrets: Secrets | undefined;
   #secretsCame = Promise.withResolvers<void>();
   #interrupt = new AbortController();
+  #noticeChanged = Promise.withResolvers<void>();
   #pull: { currentBytes: number; totalBytes: number } | undefined;
   #engineAwaySince: number | undefined;
   readonly #ended = Promise.withResolvers<void>();
@@ -131,10 +133,15 @@ export class Runner {
     return next === before ? undefined : { ...this.record, stop: next };
   }
 
-  /** Takes over a record that `recordWith` made and somebody else has committed, with what else belonged to it. */
+  /**
+   * Takes over a record that somebody else has committed, with what else belonged to it. A mere notice does not interrupt what the loop
+   * waits for.
+   */
   adopt(record: WorkloadRecord): void {
     this.#record.adopt(record);
-    this.#interrupt.abort();
+    if (record.stop !== undefined) this.#interrupt.abort();
+    this.#noticeChanged.resolve();
+    this.#noticeChanged = Promise.withResolvers();
   }
 
   /** Lives the workload's life until it is over or `detach` is aborted. Never rejects. */
@@ -366,7 +373,7 @@ export class Runner {
     const { engine, log } = this.#doors;
     const over = linkedController(signal);
     const both = over.signal;
-    const limits = [this.#waitForEnd(container, both), this.#limitRuntime(both)];
+    const limits = [this.#waitForEnd(container, both), this.#limitRuntime(both), this.#heedNotice(container, both)];
     const probe = this.record.spec.health;
     const watching =
       probe === undefined
@@ -392,6 +399,20 @@ export class Runner {
       over.unlink();
       await Promise.allSettled([...limits, watching]);
     }
+  }
+
+  async #heedNotice(_container: ContainerState, signal: AbortSignal): Promise<void> {
+    const { steady } = this.#doors;
+    await heedNotice(
+      {
+        record: () => this.record,
+        changed: () => this.#noticeChanged.promise,
+        tell: async () => undefined,
+        order: (stop) => this.order(stop),
+        steady,
+      },
+      signal,
+    );
   }
 
   /** A busy engine learns of a kill by the kernel a moment after the exit itself: a kill that nobody sent is looked at again. */
