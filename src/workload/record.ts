@@ -24,12 +24,14 @@ export const StopOrder = z.object({
   killAt: z.number().exactOptional(),
   /**
    * Set where somebody takes the GPU back: the workload was given notice and may checkpoint first. `noticeSeq` is the event
-   * that told it; `checkpointUntil` is set when the checkpoint has begun; `checkpointed` when it is over.
+   * that told it; `noticedAt` when, by the steady clock in milliseconds; `checkpointUntil` is set when the checkpoint has begun;
+   * `checkpointed` when it is over.
    */
   preemption: z
     .object({
       cause: PreemptionCause,
       noticeSeq: z.number().exactOptional(),
+      noticedAt: z.number().exactOptional(),
       checkpointUntil: z.number().exactOptional(),
       checkpointed: z.boolean().exactOptional(),
     })
