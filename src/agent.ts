@@ -10,6 +10,7 @@ import {
   drainMemory,
   healthMemory,
   heardMemory,
+  reliabilityMemory,
   samplingPauseMemory,
 } from "./agent/settings.ts";
 import { NodeTelemetry } from "./agent/telemetry.ts";
@@ -19,7 +20,7 @@ import { watchEngine } from "./engine/watch.ts";
 import { createSmi } from "./gpu/nvidia/runner.ts";
 import { createSamplingPause } from "./gpu/sampling-pause.ts";
 import { watchGpus } from "./gpu/watch.ts";
-import { steadyClock } from "./host/clock.ts";
+import { steadyClock, uptimeMs } from "./host/clock.ts";
 import { hostInventory } from "./host/inventory.ts";
 import { bootId } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
@@ -32,6 +33,7 @@ import type { Problem } from "./protocol/frames.ts";
 import { foldUsage, signUsage } from "./protocol/usage.ts";
 import { openStore } from "./store/store.ts";
 import { advertisement, withHolders } from "./telemetry/advertisement.ts";
+import { ReliabilityRecord } from "./telemetry/reliability.ts";
 import { keptLogsIn } from "./workload/kept-logs.ts";
 import { Meter } from "./workload/meter.ts";
 import { prefetch } from "./workload/prefetch.ts";
@@ -69,6 +71,17 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
   const changed = () => link?.advertiseChanged();
+  const reliability = rooms.use(
+    new ReliabilityRecord({
+      memory: reliabilityMemory(store),
+      now: Date.now,
+      uptime: uptimeMs,
+      bootId: bootId(),
+      changed,
+      log,
+    }),
+  );
+  reliability.started();
 
   const smi = createSmi({ path: config.nvidia.smi });
   const engine = rooms.use(
@@ -132,7 +145,10 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
         meter.changed(record);
         telemetry.workloadsChanged();
-        if (isTerminal(record.state)) void samplingPause.setMaintenance(drain.isEmptied);
+        if (isTerminal(record.state)) {
+          reliability.ended(record);
+          void samplingPause.setMaintenance(drain.isEmptied);
+        }
         changed();
       },
       progress: (record, currentBytes, totalBytes) =>
@@ -204,6 +220,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       engine: engineWatch.info,
       workloads: supervisor.runners(),
       sample: telemetry.collector.latest,
+      reliability: reliability.figures,
       problems: problems(),
     });
   rooms.use(
@@ -265,6 +282,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         policy: advertisedPolicy(policy),
         images: engineWatch.images,
         draining: drain.draining,
+        reliability: reliability.told,
         problems: problems(),
       }),
     onCommand: execute,

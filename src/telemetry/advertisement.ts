@@ -1,4 +1,12 @@
-import type { Advertise, EngineInfo, HostInfo, ImageInfo, PolicyInfo, Problem } from "../protocol/frames.ts";
+import type {
+  Advertise,
+  EngineInfo,
+  HostInfo,
+  ImageInfo,
+  PolicyInfo,
+  Problem,
+  Reliability,
+} from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 
 /** All that is known of the node at one moment, from which it is advertised. */
@@ -11,6 +19,8 @@ export interface NodeView {
   policy: PolicyInfo;
   images: readonly ImageInfo[];
   draining: boolean;
+  /** undefined where nothing is known yet. */
+  reliability: Reliability | undefined;
   problems: readonly Problem[];
 }
 
@@ -18,7 +28,7 @@ export interface NodeView {
 export type Advertisement = Omit<Advertise, "type" | "revision">;
 
 export function advertisement(view: NodeView): Advertisement {
-  const { host, engine, policy } = view;
+  const { host, engine, policy, reliability } = view;
   return {
     gpus: withHolders(view.gpus, view.holders),
     host,
@@ -26,6 +36,7 @@ export function advertisement(view: NodeView): Advertisement {
     policy,
     images: [...view.images],
     state: view.draining ? "draining" : "available",
+    ...(reliability !== undefined && { reliability }),
     problems: [...view.problems],
   };
 }
