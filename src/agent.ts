@@ -5,7 +5,14 @@ import { coordinatorLink } from "./agent/coordinator-link.ts";
 import { NodeHealth } from "./agent/health.ts";
 import { advertisedPolicy, policyOf } from "./agent/policy.ts";
 import { NodePreemption } from "./agent/preemption.ts";
-import { clockMemory, coordinatorMemory, healthMemory, heardMemory, samplingPauseMemory } from "./agent/settings.ts";
+import {
+  clockMemory,
+  coordinatorMemory,
+  healthMemory,
+  heardMemory,
+  reliabilityMemory,
+  samplingPauseMemory,
+} from "./agent/settings.ts";
 import { NodeTelemetry } from "./agent/telemetry.ts";
 import type { Config } from "./config/config.ts";
 import { createDockerEngine } from "./engine/docker.ts";
@@ -13,7 +20,7 @@ import { watchEngine } from "./engine/watch.ts";
 import { createSmi } from "./gpu/nvidia/runner.ts";
 import { createSamplingPause } from "./gpu/sampling-pause.ts";
 import { watchGpus } from "./gpu/watch.ts";
-import { steadyClock } from "./host/clock.ts";
+import { steadyClock, uptimeMs } from "./host/clock.ts";
 import { hostInventory } from "./host/inventory.ts";
 import { bootId } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
@@ -25,6 +32,7 @@ import type { Problem } from "./protocol/frames.ts";
 import { foldUsage, signUsage } from "./protocol/usage.ts";
 import { openStore } from "./store/store.ts";
 import { advertisement, withHolders } from "./telemetry/advertisement.ts";
+import { ReliabilityRecord } from "./telemetry/reliability.ts";
 import { keptLogsIn } from "./workload/kept-logs.ts";
 import { Meter } from "./workload/meter.ts";
 import { prefetch } from "./workload/prefetch.ts";
@@ -62,6 +70,17 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
   const changed = () => link?.advertiseChanged();
+  const reliability = rooms.use(
+    new ReliabilityRecord({
+      memory: reliabilityMemory(store),
+      now: Date.now,
+      uptime: uptimeMs,
+      bootId: bootId(),
+      changed,
+      log,
+    }),
+  );
+  reliability.started();
 
   const smi = createSmi({ path: config.nvidia.smi });
   const engine = rooms.use(
@@ -131,7 +150,10 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
         meter.changed(record);
         telemetry.workloadsChanged();
-        if (isTerminal(record.state)) void samplingPause.setMaintenance(preemption.isEmptied);
+        if (isTerminal(record.state)) {
+          reliability.ended(record);
+          void samplingPause.setMaintenance(preemption.isEmptied);
+        }
         changed();
       },
       progress: (record, currentBytes, totalBytes) =>
@@ -218,6 +240,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       engine: engineWatch.info,
       workloads: supervisor.runners(),
       sample: telemetry.collector.latest,
+      reliability: reliability.figures,
       problems: problems(),
     });
   rooms.use(
@@ -281,6 +304,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         policy: advertisedPolicy(policy),
         images: engineWatch.images,
         draining: isHeld(),
+        reliability: reliability.told,
         problems: problems(),
       }),
     onCommand: execute,

@@ -9,6 +9,7 @@ const CLOCK = "clock";
 const SAMPLING_PAUSED = "sampling_paused";
 const WELCOMED = "welcomed:";
 const HEALTH = "health:";
+const RELIABILITY = "reliability";
 
 /** A setting that the agent can do without until the disk takes it: nothing fails where it does not. */
 function lenient(store: Store, key: string, value: string): void {
@@ -52,6 +53,11 @@ export function healthMemory(store: Store) {
     get: (key: string) => store.get(HEALTH + key),
     set: (key: string, value: string) => lenient(store, HEALTH + key, value),
   };
+}
+
+/** The record of how reliable the node was. */
+export function reliabilityMemory(store: Store) {
+  return { get: () => store.get(RELIABILITY), set: (text: string) => lenient(store, RELIABILITY, text) };
 }
 
 export const samplingPauseMemory = (store: Store) => setting(store, SAMPLING_PAUSED);

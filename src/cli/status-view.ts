@@ -1,5 +1,6 @@
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
 import type { Hold } from "../protocol/frames.ts";
+import { upInWords } from "../protocol/reliability.ts";
 import { holderInWords, holdInWords, holdOn, whoIn } from "./hold-words.ts";
 import { between, duration, gib, measured, mib, usedOf } from "./in-words.ts";
 import { type Cell, cut, paint, printable, renderTable, type Style, type TableOptions } from "./table.ts";
@@ -42,8 +43,25 @@ function header(snapshot: Snapshot, options: TableOptions): string {
     ),
     row("coordinator", ...connection(snapshot, options)),
     row("host", figures.join(", ")),
+    ...reliability(snapshot),
     "",
   ].join("\n");
+}
+
+/** What the node has proved to be like; no line where nothing is known. */
+function reliability({ reliability: known, at }: Snapshot): string[] {
+  if (known === undefined) return [];
+  const { succeeded, failed, stopped, preempted, lost } = known.workloads;
+  const counts: [number, string][] = [
+    [failed, "failed"],
+    [stopped, "stopped"],
+    [preempted, "taken back"],
+    [lost, "lost"],
+  ];
+  const ends = counts.flatMap(([count, word]) => (count === 0 ? [] : [`${count} ${word}`]));
+  const line = [`up ${upInWords(known)}`, `${succeeded} done`, ...ends].join(", ");
+  const isYoung = Date.parse(at) - Date.parse(known.since) < 29 * 86_400_000;
+  return [row("30 days", line, ...(isYoung ? [`known for ${between(known.since, at)}`] : []))];
 }
 
 function row(title: string, ...parts: string[]): string {

@@ -1,6 +1,6 @@
 import type { LinkStatus } from "../link/needs.ts";
 import type { PreemptionCause } from "../protocol/event.ts";
-import type { EngineInfo, Hold, HostInfo, Problem } from "../protocol/frames.ts";
+import type { EngineInfo, Hold, HostInfo, Problem, Reliability } from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Sample } from "../telemetry/collector.ts";
 import type { WorkloadRecord } from "../workload/record.ts";
@@ -28,12 +28,14 @@ export interface AgentView {
   workloads: readonly { record: WorkloadRecord; pull: WorkloadStatus["pull"] | undefined }[];
   /** The newest sample; undefined before the first. */
   sample: Sample | undefined;
+  /** undefined where nothing is known yet. */
+  reliability: Reliability | undefined;
   problems: readonly Problem[];
 }
 
 /** The snapshot the owner sees. Pure. */
 export function describe(view: AgentView): Snapshot {
-  const { now, node, sample } = view;
+  const { now, node, sample, reliability } = view;
   const telemetry = new Map(sample?.gpus.map((gpu) => [gpu.uuid, gpu]));
   const usage = new Map(sample?.workloads.map(({ id, ...figures }) => [id, figures]));
   const workloads = view.workloads
@@ -59,6 +61,7 @@ export function describe(view: AgentView): Snapshot {
     host: { info: view.host, ...(sample !== undefined && { telemetry: sample.host }) },
     engine: view.engine,
     workloads,
+    ...(reliability !== undefined && { reliability }),
     problems: [...view.problems],
     ...(lastError !== undefined && { lastError }),
   };

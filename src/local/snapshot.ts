@@ -1,5 +1,13 @@
 import type { PreemptionCause } from "../protocol/event.ts";
-import type { EngineInfo, Hold, HostInfo, HostTelemetry, Problem, WorkloadTelemetry } from "../protocol/frames.ts";
+import type {
+  EngineInfo,
+  Hold,
+  HostInfo,
+  HostTelemetry,
+  Problem,
+  Reliability,
+  WorkloadTelemetry,
+} from "../protocol/frames.ts";
 import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
 import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
 
@@ -22,6 +30,8 @@ export interface Snapshot {
   engine: EngineInfo;
   /** Newest first. */
   workloads: WorkloadStatus[];
+  /** What the node has proved to be like over the last 30 days; absent where nothing is known yet. */
+  reliability?: Reliability;
   /** What keeps the node from being all it could be, now. */
   problems: (Problem & { since?: string })[];
   /** The last thing that went wrong, also where it is over. */

@@ -1,4 +1,13 @@
-import type { Advertise, EngineInfo, Hold, HostInfo, ImageInfo, PolicyInfo, Problem } from "../protocol/frames.ts";
+import type {
+  Advertise,
+  EngineInfo,
+  Hold,
+  HostInfo,
+  ImageInfo,
+  PolicyInfo,
+  Problem,
+  Reliability,
+} from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 
 /** All that is known of the node at one moment, from which it is advertised. */
@@ -11,6 +20,8 @@ export interface NodeView {
   policy: PolicyInfo;
   images: readonly ImageInfo[];
   draining: boolean;
+  /** undefined where nothing is known yet. */
+  reliability: Reliability | undefined;
   problems: readonly Problem[];
 }
 
@@ -18,7 +29,7 @@ export interface NodeView {
 export type Advertisement = Omit<Advertise, "type" | "revision">;
 
 export function advertisement(view: NodeView): Advertisement {
-  const { host, engine, policy } = view;
+  const { host, engine, policy, reliability } = view;
   return {
     gpus: [...view.gpus],
     host,
@@ -27,6 +38,7 @@ export function advertisement(view: NodeView): Advertisement {
     images: [...view.images],
     state: view.draining ? "draining" : "available",
     holds: [...view.holds],
+    ...(reliability !== undefined && { reliability }),
     problems: [...view.problems],
   };
 }

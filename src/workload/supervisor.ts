@@ -143,6 +143,7 @@ export class Supervisor implements AsyncDisposable {
       events: [eventOf(record)],
     });
     this.#begin(record, undefined);
+    this.#tellChanged(record);
     return true;
   }
 

@@ -68,6 +68,24 @@ describe("status", () => {
     expect(out).toContain("No GPU is in sight.\n\nNo workloads.\n");
   });
 
+  it("says in one line what the node has proved to be like, and nothing while nothing is known", async () => {
+    let reliability: NonNullable<Snapshot["reliability"]> = {
+      since: "2025-12-04T00:00:00.000Z",
+      upSeconds: 2_500_000,
+      downSeconds: 5000,
+      workloads: { succeeded: 12, failed: 1, stopped: 3, preempted: 2, lost: 1 },
+      preemptions: [{ cause: "owner", count: 2, noticeSeconds: { min: 10, p50: 10 } }],
+    };
+    const env = await daemon({}, () => ({ ...exampleSnapshot(), reliability }));
+    expect((await gpunode(["status"], env)).out).toMatch(
+      /^30 days +up 99\.8 %, 12 done, 1 failed, 3 stopped, 2 taken back, 1 lost$/m,
+    );
+    const workloads = { succeeded: 0, failed: 0, stopped: 0, preempted: 0, lost: 0 };
+    reliability = { since: "2026-01-02T00:00:00.000Z", upSeconds: 11_045, downSeconds: 0, workloads, preemptions: [] };
+    expect((await gpunode(["status"], env)).out).toMatch(/^30 days +up 100 %, 0 done {2}known for 3 h 4 min$/m);
+    expect((await gpunode(["status"], await daemon())).out).not.toContain("30 days");
+  });
+
   it("--watch goes on until Ctrl-C, and says so when the daemon leaves", async () => {
     const runDir = scratch();
     const door = await startLocalApi({

@@ -813,7 +813,10 @@ describe("what an earlier agent left", () => {
     const disk = new Disk();
     disk.rows.set("w#3", JSON.stringify({ id: "w", generation: 3, state: "running", spec: "from the future" }));
     disk.rows.set("x#1", "7");
-    await agentOn(disk, new World()).supervisor.restore();
+    const changed: string[] = [];
+    const onChange = ({ id, state }: { id: string; state: string }) => void changed.push(`${id} ${state}`);
+    await agentOn(disk, new World(), { changed: onChange }).supervisor.restore();
+    expect(changed.sort()).toEqual(["w lost", "x lost"]);
     expect([...disk.rows.keys()].sort()).toEqual(["w#3", "x#1"]);
     expect(disk.workloadEvents("w")).toMatchObject([{ generation: 3, state: "lost" }]);
     expect(disk.workloadEvents("x")).toMatchObject([{ generation: 1, state: "lost" }]);
