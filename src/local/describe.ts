@@ -126,7 +126,8 @@ function noticeOf(
     ...(message !== undefined && { message }),
     ...(at !== undefined && { deadline: when(at) }),
   });
-  if (stop?.preemption !== undefined) return told(stop.preemption.cause, stop.message, stop.killAt);
+  if (stop?.preemption !== undefined)
+    return told(stop.preemption.cause, stop.message, stop.killAt ?? stop.preemption.dueAt);
   if (stop !== undefined || notice === undefined || notice.withdrawn === true) return undefined;
   return told(notice.cause, notice.message, notice.deadlineAt);
 }

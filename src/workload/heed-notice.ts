@@ -51,7 +51,12 @@ function orderOf(
     ...(message !== undefined && { message }),
     graceSeconds: spec.stop.graceSeconds,
     ...(deadlineAt !== undefined && { killAt: deadlineAt }),
-    preemption: { cause, noticedAt, ...(seq !== undefined && { noticeSeq: seq }) },
+    preemption: {
+      cause,
+      noticedAt,
+      ...(deadlineAt !== undefined && { dueAt: deadlineAt }),
+      ...(seq !== undefined && { noticeSeq: seq }),
+    },
   };
 }
 

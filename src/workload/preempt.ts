@@ -126,6 +126,7 @@ function noticed(runner: Runner, why: PreemptWhy, at: number, withinMs: number):
   }
   // The provider's limit is for those who would take longer; a deadline that came with the order is longer or shorter as it says.
   const deadlineAt = bound === Number.POSITIVE_INFINITY && wanted > withinMs ? at + withinMs : bound;
+  const dueAt = Math.min(deadlineAt, at + wanted);
   const { cut } = planEnd(asked, deadlineAt - at);
   const stopped = runner.recordWith({
     outcome: "preempted",
@@ -133,15 +134,10 @@ function noticed(runner: Runner, why: PreemptWhy, at: number, withinMs: number):
     ...(message !== undefined && { message }),
     graceSeconds: asked.graceMs / 1000,
     ...(deadlineAt !== Number.POSITIVE_INFINITY && { killAt: deadlineAt }),
-    preemption: { cause, noticedAt: at },
+    preemption: { cause, noticedAt: at, dueAt },
   });
   if (stopped === undefined) return undefined;
-  return {
-    runner,
-    record: stopped,
-    deadlineAt: Math.min(deadlineAt, at + wanted),
-    ...(cut !== undefined && { cut }),
-  };
+  return { runner, record: stopped, deadlineAt: dueAt, ...(cut !== undefined && { cut }) };
 }
 
 function messageOf({ message }: PreemptWhy, told: readonly Told[]): string | undefined {

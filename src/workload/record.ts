@@ -24,7 +24,7 @@ export const StopOrder = z.object({
   killAt: z.number().exactOptional(),
   /**
    * Set where somebody takes the GPU back: the workload was given notice and may checkpoint first. `noticeSeq` is the event
-   * that told it and `noticedAt` when, by the steady clock; `checkpointUntil` is set when the checkpoint has begun; `checkpointed`
+   * that told it, `noticedAt` when and `dueAt` the deadline it told, by the steady clock; `checkpointUntil` is set when the checkpoint has begun; `checkpointed`
    * when it is over.
    */
   preemption: z
@@ -32,6 +32,7 @@ export const StopOrder = z.object({
       cause: PreemptionCause,
       noticeSeq: z.number().exactOptional(),
       noticedAt: z.number().exactOptional(),
+      dueAt: z.number().exactOptional(),
       checkpointUntil: z.number().exactOptional(),
       checkpointed: z.boolean().exactOptional(),
     })
