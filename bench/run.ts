@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import { readSmiXml } from "../src/gpu/nvidia/xml.ts";
 import { grownToB200 } from "./document.ts";
 import { benchLatency } from "./latency.ts";
+import { benchPreemption } from "./preemption.ts";
 import { benchSampling } from "./sampling.ts";
 
 const ROUNDS = 9;
@@ -80,6 +81,7 @@ for (const { name, ours, baseline, theirs } of figures) {
 const simulator = join(root, "bin/nvidia-smi-sim.js");
 await benchSampling(simulator, document, 3);
 await benchLatency(root, simulator);
+await benchPreemption(root);
 
 function timed(work: () => unknown): number {
   const began = performance.now();
