@@ -1,6 +1,7 @@
 import type { Values } from "./keys.ts";
 import type { PortRange } from "./kinds.ts";
 import type { Secret } from "./secret.ts";
+import type { Window } from "./windows.ts";
 
 /** Percent of what can be used, and how much may be free at most. */
 export interface PressureLimits {
@@ -36,6 +37,23 @@ export interface Config {
     vram: PressureLimits;
     hostMemory: PressureLimits & { stallPercent: number };
     disk: PressureLimits;
+  };
+  availability: {
+    /** When the node is lent; empty: always. */
+    windows: readonly Window[];
+    /** IANA name. */
+    timezone: string;
+    noticeMs: number;
+    /** A process that is no workload's, with more than this for so long, takes its GPU back. */
+    yieldToOwner: { vramMiB: number; ms: number };
+    backAfterMs: number;
+  };
+  /** Which sources of preemption are heeded. */
+  preemption: { foreignProcess: boolean; cloudNotice: boolean; hostPressure: boolean };
+  cloud: {
+    provider: Values["cloud.provider"];
+    /** `http://host[:port]`, without a path. */
+    metadataUrl?: string;
   };
   policy: {
     images: readonly string[];
@@ -85,6 +103,25 @@ export function configOf(values: Values): Config {
       vram: limits(values, "vram"),
       hostMemory: { ...limits(values, "memory"), stallPercent: values["pressure.memory_stall_percent"] },
       disk: limits(values, "disk"),
+    },
+    availability: {
+      windows: values["availability.windows"],
+      timezone: values["availability.timezone"],
+      noticeMs: values["availability.notice_seconds"] * 1000,
+      yieldToOwner: {
+        vramMiB: values["availability.yield_to_owner.vram_mib"],
+        ms: values["availability.yield_to_owner.seconds"] * 1000,
+      },
+      backAfterMs: values["availability.back_after_seconds"] * 1000,
+    },
+    preemption: {
+      foreignProcess: values["preemption.foreign_process"],
+      cloudNotice: values["preemption.cloud_notice"],
+      hostPressure: values["preemption.host_pressure"],
+    },
+    cloud: {
+      provider: values["cloud.provider"],
+      ...present({ metadataUrl: values["cloud.metadata_url"] }),
     },
     policy: {
       images: values["policy.images"],

@@ -189,6 +189,20 @@ export function proxyUrl(): Kind<Secret> {
   };
 }
 
+/** Address of a cloud's metadata service: plain HTTP, host and port. */
+export function metadataUrl(): Kind<string> {
+  return {
+    name: "string",
+    fromText: (value) => value,
+    read(value) {
+      const url = typeof value === "string" && URL.canParse(value) ? new URL(value) : undefined;
+      return url?.protocol === "http:" && url.href === `http://${url.host}/`
+        ? { ok: true, value: url.origin }
+        : no('an address such as "http://169.254.169.254" (http, host and port only)');
+    },
+  };
+}
+
 /** An IPv4 or IPv6 address of this machine. */
 export function ipAddress(): Kind<string> {
   return {

@@ -7,6 +7,7 @@ import { nearest } from "./nearest.ts";
 import { ConfigError } from "./problem.ts";
 import { Secret } from "./secret.ts";
 import { type Surroundings, SYSTEM_FILE, surroundingsOf } from "./surroundings.ts";
+import { longestStretchMinutes } from "./windows.ts";
 
 export interface LoadOptions {
   /** Named by the user, so it must exist; otherwise `GPUNODE_CONFIG`, then /etc/gpunode/config.toml where there is one. */
@@ -152,6 +153,15 @@ function contradictions(values: Values, settings: readonly Setting[], file: stri
     const key = `pressure.${resource}_critical_percent` as const;
     about(isOwn(key) ? key : `pressure.${resource}_elevated_percent`, problem);
   }
+  const windows = values["availability.windows"];
+  const noticeSeconds = values["availability.notice_seconds"];
+  const longestSeconds = longestStretchMinutes(windows) * 60;
+  if (windows.length > 0 && noticeSeconds >= longestSeconds) {
+    about(
+      "availability.windows",
+      `availability.windows are at most ${longestSeconds} seconds long and availability.notice_seconds is ${noticeSeconds}: nothing would ever be accepted; make the windows longer or the notice shorter`,
+    );
+  }
   return faults;
 }
 
@@ -198,8 +208,12 @@ function exposedToken(settings: readonly Setting[], file: string | undefined): s
 export function valueInWords(value: unknown): string {
   if (value === undefined) return "none";
   if (value instanceof Secret) return String(value);
+  if (Array.isArray(value)) return `[${value.map(valueInWords).join(", ")}]`;
   if (typeof value === "object" && value !== null && "from" in value && "to" in value) {
     return `"${value.from}-${value.to}"`;
+  }
+  if (typeof value === "object" && value !== null && "toMinute" in value && "text" in value) {
+    return JSON.stringify(value.text);
   }
   return JSON.stringify(value);
 }

@@ -24,13 +24,16 @@ labels = { site = "garage" }
 url = "wss://coordinator.example"
 join_token_file = "/etc/gpunode/join-token"
 
+[availability]
+windows = ["Mon-Fri 18:00-08:00", "Sat,Sun 00:00-24:00"]
+
 [policy]
 images = ["ghcr.io/me/*"]
 max_workloads = 4
 reserve = { cpus = 2, memory_mib = 4096 }
 \`\`\`
 
-In an environment variable a list is written \`a,b\`, a table \`site=garage,rack=3\`, a truth value \`true\` or \`false\`; an empty variable
+In an environment variable a list is written \`a,b\` (windows \`a;b\`, since days have commas), a table \`site=garage,rack=3\`, a truth value \`true\` or \`false\`; an empty variable
 counts as not set. A dot in a key is a section: \`policy.reserve.cpus\` is \`cpus\` in \`reserve\` of \`[policy]\`.
 
 | key | value | default | what it does | environment, flag of \`gpunode run\` |

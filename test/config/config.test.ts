@@ -48,6 +48,15 @@ it("an empty file gives the defaults", async () => {
       hostMemory: { elevatedPercent: 85, criticalPercent: 95, freeMiB: 8192, stallPercent: 20 },
       disk: { elevatedPercent: 90, criticalPercent: 97, freeMiB: 51_200 },
     },
+    availability: {
+      windows: [],
+      timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
+      noticeMs: 300_000,
+      yieldToOwner: { vramMiB: 2048, ms: 10_000 },
+      backAfterMs: 60_000,
+    },
+    preemption: { foreignProcess: true, cloudNotice: true, hostPressure: true },
+    cloud: { provider: "auto" },
     policy: {
       images: ["*"],
       hostPorts: { from: 30000, to: 30999 },
@@ -120,6 +129,14 @@ it("every key can be set in the environment", async () => {
     "coordinator.proxy": "http://proxy:3128",
     "coordinator.join_token": "t",
     "telemetry.interval_ms": "200",
+    "availability.windows": "Mon,Wed 18:00-08:00; 22:00-06:00",
+    "availability.timezone": "Europe/Berlin",
+    "availability.yield_to_owner.seconds": "20",
+    "preemption.foreign_process": "no",
+    "preemption.cloud_notice": "false",
+    "preemption.host_pressure": "0",
+    "cloud.provider": "aws",
+    "cloud.metadata_url": "http://127.0.0.1:1338/",
     "policy.images": "a/*, b/*",
     "policy.max_workloads": "0",
     "policy.host_ports": "1000-1001",
@@ -145,6 +162,15 @@ it("every key can be set in the environment", async () => {
   expect(config.telemetry).toEqual({ intervalMs: 200, healthIntervalMs: 60_000 });
   const limits = { elevatedPercent: 50, criticalPercent: 60, freeMiB: 60 };
   expect(config.pressure).toEqual({ vram: limits, hostMemory: { ...limits, stallPercent: 50 }, disk: limits });
+  expect(config.availability).toMatchObject({
+    windows: [{ text: "Mon,Wed 18:00-08:00" }, { text: "22:00-06:00" }],
+    timezone: "Europe/Berlin",
+    noticeMs: 60_000,
+    yieldToOwner: { vramMiB: 60, ms: 20_000 },
+    backAfterMs: 60_000,
+  });
+  expect(config.preemption).toEqual({ foreignProcess: false, cloudNotice: false, hostPressure: false });
+  expect(config.cloud).toEqual({ provider: "aws", metadataUrl: "http://127.0.0.1:1338" });
   expect(config.policy).toEqual({
     images: ["a/*", "b/*"],
     maxWorkloads: 0,
@@ -163,7 +189,7 @@ describe("what is wrong is said with its line", () => {
     ['[cordinator]\nurl = "wss://c"\n', 'FILE:1: unknown key "cordinator"; did you mean "coordinator"?'],
     ['url = "wss://c"\n', 'FILE:1: unknown key "url"; did you mean "coordinator.url"?'],
     ["policy = { reserve = { cpu = 2 } }\n", 'FILE:1: unknown key "policy.reserve.cpu"; did you mean "cpus"?'],
-    ["[availability]\nwindows = []\n", 'FILE:1: unknown key "availability"'],
+    ["[sleep]\nwindows = []\n", 'FILE:1: unknown key "sleep"'],
     ["policy = 3\n", 'FILE:1: "policy" is a section: write it as [policy]'],
     [
       '[telemetry]\n\ninterval_ms = "fast"\n',
