@@ -37,6 +37,8 @@ export interface Config {
     hostMemory: PressureLimits & { stallPercent: number };
     disk: PressureLimits;
   };
+  /** What takes GPUs back by itself. */
+  preemption: { hostShutdown: boolean; hostShutdownMs: number };
   policy: {
     images: readonly string[];
     maxWorkloads?: number;
@@ -84,6 +86,10 @@ export function configOf(values: Values): Config {
       vram: limits(values, "vram"),
       hostMemory: { ...limits(values, "memory"), stallPercent: values["pressure.memory_stall_percent"] },
       disk: limits(values, "disk"),
+    },
+    preemption: {
+      hostShutdown: values["preemption.host_shutdown"],
+      hostShutdownMs: values["preemption.host_shutdown_seconds"] * 1000,
     },
     policy: {
       images: values["policy.images"],

@@ -155,6 +155,16 @@ export const KEYS = {
   "pressure.disk_elevated_percent": percent(90, "Disk in use, where images lie, that counts as elevated pressure."),
   "pressure.disk_critical_percent": percent(97, "Disk in use, where images lie, that counts as critical pressure."),
   "pressure.disk_free_mib": mebibytes(51_200, "While more disk than this is free, its pressure is normal."),
+  "preemption.host_shutdown": defaulted<boolean>(true, {
+    kind: kinds.boolean(),
+    description:
+      "Whether work ends, with notice, when systemd stops the service or the machine goes down. If not, it is left to the engine, and taken up again by the next gpunode. A restart of the service never ends work.",
+  }),
+  "preemption.host_shutdown_seconds": defaulted<number>(60, {
+    kind: kinds.integer({ min: 1, max: 3600 }),
+    description:
+      "Time that work has for its checkpoint and its end then. systemd is asked for more where the unit's TimeoutStopSec is shorter.",
+  }),
   "policy.images": defaulted<readonly string[]>(["*"], {
     kind: kinds.textList(),
     description: 'Images that may run; `*` stands for any run of characters: `["ghcr.io/me/*"]`.',

@@ -48,6 +48,7 @@ it("an empty file gives the defaults", async () => {
       hostMemory: { elevatedPercent: 85, criticalPercent: 95, freeMiB: 8192, stallPercent: 20 },
       disk: { elevatedPercent: 90, criticalPercent: 97, freeMiB: 51_200 },
     },
+    preemption: { hostShutdown: true, hostShutdownMs: 60_000 },
     policy: {
       images: ["*"],
       hostPorts: { from: 30000, to: 30999 },
@@ -120,6 +121,7 @@ it("every key can be set in the environment", async () => {
     "coordinator.proxy": "http://proxy:3128",
     "coordinator.join_token": "t",
     "telemetry.interval_ms": "200",
+    "preemption.host_shutdown": "false",
     "policy.images": "a/*, b/*",
     "policy.max_workloads": "0",
     "policy.host_ports": "1000-1001",
@@ -142,6 +144,7 @@ it("every key can be set in the environment", async () => {
   expect(warnings).toEqual([]);
   for (const key of names) expect(settings.find((setting) => setting.key === key)?.source).toBe(envNameOf(key));
   expect(config.labels).toEqual({ site: "garage", rack: "3" });
+  expect(config.preemption).toEqual({ hostShutdown: false, hostShutdownMs: 60_000 });
   expect(config.telemetry).toEqual({ intervalMs: 200, healthIntervalMs: 60_000 });
   const limits = { elevatedPercent: 50, criticalPercent: 60, freeMiB: 60 };
   expect(config.pressure).toEqual({ vram: limits, hostMemory: { ...limits, stallPercent: 50 }, disk: limits });
