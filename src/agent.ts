@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { executor } from "./agent/commands.ts";
 import { coordinatorLink } from "./agent/coordinator-link.ts";
 import { NodeHealth } from "./agent/health.ts";
+import { type Leaving, stopWork } from "./agent/leave.ts";
 import { advertisedPolicy, policyOf } from "./agent/policy.ts";
 import { NodePreemption } from "./agent/preemption.ts";
 import {
@@ -39,10 +40,14 @@ import { prefetch } from "./workload/prefetch.ts";
 import { isTerminal } from "./workload/state.ts";
 import { Supervisor } from "./workload/supervisor.ts";
 
+export type { Leaving } from "./agent/leave.ts";
+
 export interface AgentOptions {
   log: Logger;
-  /** Aborted when the agent is to leave. What runs goes on and is taken up by the next agent. */
+  /** Aborted when the agent is to leave. */
   signal: AbortSignal;
+  /** Asked once, after that: what becomes of the work. Without it, what runs goes on and is taken up by the next agent. */
+  leave?(): Promise<Leaving>;
   version: string;
   /** Called once, when the local socket answers. */
   onReady(): void;
@@ -57,7 +62,8 @@ const LAST_WORD_MS = 500;
  * The daemon: builds the rooms, connects their doors, and resolves when `signal` was aborted and everything is closed, in
  * the reverse order. Rejects where it cannot start: state or socket in use, an unusable key.
  */
-export async function runAgent(config: Config, { log, signal, version, onReady }: AgentOptions): Promise<void> {
+export async function runAgent(config: Config, options: AgentOptions): Promise<void> {
+  const { log, signal, version, onReady } = options;
   await using rooms = new AsyncDisposableStack();
   const startedAt = Date.now();
   const identity = loadIdentity(join(config.stateDir, "identity.pem"));
@@ -150,6 +156,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
         meter.changed(record);
         telemetry.workloadsChanged();
+        preemption.workloadsChanged();
         if (isTerminal(record.state)) {
           reliability.ended(record);
           void samplingPause.setMaintenance(preemption.isEmptied);
@@ -158,6 +165,19 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       },
       progress: (record, currentBytes, totalBytes) =>
         link?.offerProgress({ workload: record.id, phase: "pulling", currentBytes, totalBytes }),
+    }),
+  );
+  const preemption: NodePreemption = rooms.use(
+    new NodePreemption({
+      config,
+      store,
+      supervisor,
+      boards: () => gpuWatch.inventory.gpus,
+      readGpus: () => gpuWatch.refresh(),
+      tell,
+      changed,
+      steady,
+      log,
     }),
   );
   const telemetry: NodeTelemetry = rooms.use(
@@ -171,6 +191,8 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       steady,
       emit: (sample) => link?.offerTelemetry(sample),
       sampled: (samples) => health.sampled(samples),
+      pressure: (event) => preemption.pressure(event),
+      foreign: (processes) => preemption.processesRead(processes),
       log,
     }),
   );
@@ -179,18 +201,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   );
   await supervisor.restore();
   tell([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
-  const preemption: NodePreemption = rooms.use(
-    new NodePreemption({
-      config,
-      store,
-      supervisor,
-      boards: () => gpuWatch.inventory.gpus,
-      tell,
-      changed,
-      steady,
-      log,
-    }),
-  );
+  preemption.start();
   meter.restore(supervisor.records());
   telemetry.workloadsChanged();
   onRead = () => {
@@ -321,10 +332,16 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   for (const { code, message } of problems()) log.warn({ code }, message);
   onReady();
   await untilAborted(signal);
+  const leaving: Leaving = (await options.leave?.()) ?? { kind: "detach" };
+  if (leaving.kind === "stop") {
+    const deadlineAt = steady() + leaving.withinMs;
+    await stopWork({ deadlineAt, message: leaving.message }, { supervisor, preemption, steady, log });
+  }
   // What was used so far is told with the last word.
   meter[Symbol.dispose]();
-  const [leaving] = tell([{ kind: "node", state: "stopping", reason: "the agent leaves; what runs goes on" }]);
-  if (leaving !== undefined && link?.status().state === "connected") await store.told(leaving.seq, LAST_WORD_MS);
+  const reason = leaving.kind === "stop" ? leaving.message : "the agent leaves; what runs goes on";
+  const [last] = tell([{ kind: "node", state: "stopping", reason }]);
+  if (last !== undefined && link?.status().state === "connected") await store.told(last.seq, LAST_WORD_MS);
   hangUp.abort();
   await dialling;
 }

@@ -1,14 +1,19 @@
 import type { Logger } from "pino";
 import type { Config } from "../config/config.ts";
 import type { ClaimSource } from "../preemption/claim.ts";
+import { watchCloud } from "../preemption/cloud.ts";
 import { type CoordinatorDrain, createCoordinatorDrain } from "../preemption/coordinator-drain.ts";
+import { type ForeignProcess, type ForeignUse, trackForeignUse } from "../preemption/foreign-process.ts";
+import { type HostPressure, relieveHostPressure } from "../preemption/host-pressure.ts";
 import { createOwner, type Owner } from "../preemption/owner.ts";
 import { Register } from "../preemption/register.ts";
+import { watchSchedule } from "../preemption/schedule.ts";
 import { GpunodeError } from "../protocol/errors.ts";
-import type { EventBody } from "../protocol/event.ts";
+import type { EventBody, PressureEvent } from "../protocol/event.ts";
 import type { Hold } from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Store } from "../store/store.ts";
+import { isTerminal } from "../workload/state.ts";
 import type { Supervisor } from "../workload/supervisor.ts";
 import { coordinatorDrainMemory, ownerMemory } from "./settings.ts";
 
@@ -17,6 +22,8 @@ export interface NodePreemptionDoors {
   store: Store;
   supervisor: Supervisor;
   boards(): readonly Gpu[];
+  /** Asks for a full read of the GPUs. */
+  readGpus(): void;
   tell(events: EventBody[]): void;
   changed(): void;
   steady(): number;
@@ -24,16 +31,18 @@ export interface NodePreemptionDoors {
 }
 
 /** Who may take GPUs back on this node, each with its configuration, and the one register all of them speak to. */
-export class NodePreemption implements Disposable {
+export class NodePreemption implements AsyncDisposable {
   readonly #doors: NodePreemptionDoors;
   readonly #register: Register;
-  readonly #owner: Owner;
-  readonly #coordinator: CoordinatorDrain;
+  readonly #sources = new AsyncDisposableStack();
+  #words: { owner: Owner; coordinator: CoordinatorDrain } | undefined;
+  #foreign: ForeignUse | undefined;
+  #hostPressure: HostPressure | undefined;
+  #look: NodeJS.Timeout | undefined;
 
-  /** Takes up what owner and coordinator have said to earlier agents. The supervisor must know its records already. */
   constructor(doors: NodePreemptionDoors) {
     this.#doors = doors;
-    const { supervisor, store, steady } = doors;
+    const { supervisor, steady } = doors;
     this.#register = new Register({
       records: () => supervisor.records(),
       preempt: (ids, why) => supervisor.preempt(ids, why),
@@ -45,8 +54,39 @@ export class NodePreemption implements Disposable {
       steady,
       log: doors.log,
     });
-    this.#owner = createOwner({ memory: ownerMemory(store), raise: this.#raise("owner"), now: Date.now, steady });
-    this.#coordinator = createCoordinatorDrain(coordinatorDrainMemory(store), this.#raise("coordinator"), steady);
+  }
+
+  /** Takes up what owner and coordinator have said to earlier agents, and begins to watch. The supervisor knows its records by then. */
+  start(): void {
+    const { store, steady, config } = this.#doors;
+    const { availability, preemption } = config;
+    this.#words = {
+      owner: createOwner({ memory: ownerMemory(store), raise: this.#raise("owner"), now: Date.now, steady }),
+      coordinator: createCoordinatorDrain(coordinatorDrainMemory(store), this.#raise("coordinator"), steady),
+    };
+    this.#sources.use(this.#words.owner);
+    this.#sources.use(watchSchedule({ ...availability, now: Date.now, steady, raise: this.#raise("schedule") }));
+    this.#watchCloud();
+    if (preemption.foreignProcess) this.#foreign = this.#trackForeignUse();
+    if (preemption.hostPressure) this.#hostPressure = this.#sources.use(this.#relieveHostPressure());
+  }
+
+  /** A full read of the GPUs is over; undefined where it could not tell the processes. */
+  processesRead(foreign: readonly ForeignProcess[] | undefined): void {
+    this.#foreign?.read(foreign);
+  }
+
+  pressure(event: PressureEvent): void {
+    this.#hostPressure?.pressure(event);
+  }
+
+  workloadsChanged(): void {
+    this.#hostPressure?.workloadsChanged();
+  }
+
+  /** Everything on this node has to be gone by then. */
+  shutDown({ deadlineAt, message }: { deadlineAt: number; message: string }): void {
+    this.#register.raise("host_shutdown", [{ work: "stop", message, deadlineAt }]);
   }
 
   /** What is kept from being lent, for admission. */
@@ -66,26 +106,31 @@ export class NodePreemption implements Disposable {
 
   /** Drained for maintenance, and nothing runs any more. */
   get isEmptied(): boolean {
-    return this.#owner.isForMaintenance && this.#doors.supervisor.runners().every(({ isOver }) => isOver);
+    return (
+      this.#words?.owner.isForMaintenance === true && this.#doors.supervisor.runners().every(({ isOver }) => isOver)
+    );
   }
 
   drain(options: { graceSeconds?: number; maintenance?: boolean }): Hold[] {
-    this.#owner.drain(options);
+    this.#said.owner.drain(options);
     return this.holds();
   }
 
   /** GPUs by index or UUID. Throws `no_matching_gpu` where there is no such GPU. */
   reclaim({ gpus, ...options }: { gpus?: readonly string[]; forMs?: number; graceSeconds?: number }): Hold[] {
-    this.#owner.reclaim({ ...options, ...(gpus !== undefined && { gpus: boardsNamed(gpus, this.#doors.boards()) }) });
+    this.#said.owner.reclaim({
+      ...options,
+      ...(gpus !== undefined && { gpus: boardsNamed(gpus, this.#doors.boards()) }),
+    });
     return this.holds();
   }
 
   /** The owner's word goes before the coordinator's: without `gpus` its drain is lifted too. Returns who else keeps what. */
   resume({ gpus }: { gpus?: readonly string[] } = {}): Hold[] {
-    if (gpus !== undefined) this.#owner.resume({ gpus: boardsNamed(gpus, this.#doors.boards()) });
+    if (gpus !== undefined) this.#said.owner.resume({ gpus: boardsNamed(gpus, this.#doors.boards()) });
     else {
-      this.#owner.resume();
-      this.#coordinator.resume();
+      this.#said.owner.resume();
+      this.#said.coordinator.resume();
     }
     return this.holds();
   }
@@ -93,11 +138,11 @@ export class NodePreemption implements Disposable {
   /** Throws `policy_denied` where the provider does not let the coordinator take work back. */
   coordinatorDrain(options: { graceSeconds?: number }): void {
     this.requireCoordinator();
-    this.#coordinator.drain(options);
+    this.#said.coordinator.drain(options);
   }
 
   coordinatorResume(): void {
-    this.#coordinator.resume();
+    this.#said.coordinator.resume();
   }
 
   requireCoordinator(): void {
@@ -107,9 +152,73 @@ export class NodePreemption implements Disposable {
     throw new GpunodeError("policy_denied", message);
   }
 
-  [Symbol.dispose](): void {
-    this.#owner[Symbol.dispose]();
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#look);
+    await this.#sources.disposeAsync();
     this.#register[Symbol.dispose]();
+  }
+
+  #watchCloud(): void {
+    const { config, steady, log, boards } = this.#doors;
+    const raise = this.#raise("cloud_notice");
+    const watching = config.preemption.cloudNotice
+      ? watchCloud({ ...config.cloud, now: Date.now, steady, hasGpus: () => boards().length > 0, raise, log })
+      : undefined;
+    // Nobody's cloud: then a notice that an earlier agent gave for it stands no longer.
+    if (watching === undefined) raise([]);
+    else this.#sources.use(watching);
+  }
+
+  #trackForeignUse(): ForeignUse {
+    const { config, steady, supervisor, boards, readGpus } = this.#doors;
+    const { yieldToOwner, backAfterMs } = config.availability;
+    return trackForeignUse({
+      limits: yieldToOwner,
+      backAfterMs,
+      steady,
+      isOwnContainer: (id) => supervisor.records().some(({ containerId }) => containerId === id),
+      nameOf: (uuid) => {
+        const board = boards().find((gpu) => gpu.uuid === uuid);
+        return board === undefined ? "a GPU" : `GPU ${board.index}`;
+      },
+      raise: this.#raise("foreign_process"),
+      lookAgain: (inMs) => {
+        clearTimeout(this.#look);
+        this.#look = setTimeout(readGpus, inMs);
+        this.#look.unref();
+      },
+    });
+  }
+
+  #relieveHostPressure(): HostPressure {
+    const { supervisor, steady, log } = this.#doors;
+    return relieveHostPressure({
+      steady,
+      live: () =>
+        supervisor
+          .records()
+          .filter(({ state }) => !isTerminal(state))
+          .map(({ id, spec: { preemptible, priority }, acceptedAt, stop }) => ({
+            id,
+            preemptible,
+            priority,
+            acceptedAt,
+            isEnding: stop !== undefined,
+          })),
+      raise: this.#raise("host_pressure"),
+      preempt: (id, message) => {
+        try {
+          supervisor.preempt([id], { cause: "host_pressure", message });
+        } catch (error) {
+          log.error({ err: error, workload: id }, "a workload could not be ended for the machine's sake");
+        }
+      },
+    });
+  }
+
+  get #said(): { owner: Owner; coordinator: CoordinatorDrain } {
+    if (this.#words === undefined) throw new Error("asked before it was started");
+    return this.#words;
   }
 
   #raise(source: ClaimSource) {

@@ -4,9 +4,10 @@ import type { DockerEngine } from "../engine/docker.ts";
 import type { GpuWatch } from "../gpu/watch.ts";
 import { ownerOfProcess, startTicks } from "../host/cgroup.ts";
 import { createHostSampler, diskFreeMiB, diskTotalMiB } from "../host/sampler.ts";
+import type { PressureEvent } from "../protocol/event.ts";
 import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
 import type { Store } from "../store/store.ts";
-import { Attribution } from "../telemetry/attribution.ts";
+import { Attribution, type ForeignProcess } from "../telemetry/attribution.ts";
 import { Collector, type Sample } from "../telemetry/collector.ts";
 import { PressureWatch } from "../telemetry/pressure.ts";
 import type { Meter } from "../workload/meter.ts";
@@ -23,6 +24,10 @@ export interface NodeTelemetryDoors {
   log: Logger;
   /** A frame for the coordinator. */
   emit(sample: Sample): void;
+  /** A level of pressure has changed, and is on record. */
+  pressure(event: PressureEvent): void;
+  /** The processes of a full read that are no workload's; undefined where it failed. */
+  foreign(processes: readonly ForeignProcess[] | undefined): void;
   /** A set of samples of the GPUs, from a stream or a full read. */
   sampled(samples: readonly GpuTelemetry[]): void;
 }
@@ -53,7 +58,10 @@ export class NodeTelemetry implements AsyncDisposable {
     this.pressure = new PressureWatch({
       thresholds: config.pressure,
       steady,
-      emit: (event) => store.append([event]),
+      emit: (event) => {
+        store.append([event]);
+        doors.pressure(event);
+      },
     });
     this.collector = new Collector(
       {
@@ -87,8 +95,9 @@ export class NodeTelemetry implements AsyncDisposable {
 
   /** A full read of the GPUs is over. */
   read(): void {
-    const { processes, samples } = this.#doors.gpus.inventory;
+    const { processes, samples, failed } = this.#doors.gpus.inventory;
     this.attribution.attribute(processes, this.#doors.records().flatMap(runningOf));
+    this.#doors.foreign(failed === undefined ? this.attribution.foreign() : undefined);
     this.collector.read(samples);
     const path = this.#diskPath();
     const [free, total] = [diskFreeMiB(path), diskTotalMiB(path)];

@@ -1,6 +1,8 @@
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
+import type { Leaving } from "../agent.ts";
 import type { Config } from "../config/config.ts";
+import { type Decision, decideLeaving } from "./leaving.ts";
 import { notifySystemd, type ServiceState } from "./notify.ts";
 import { EXIT } from "./outcome.ts";
 
@@ -10,6 +12,8 @@ export type RunAgent = (
   options: {
     log: Logger;
     signal: AbortSignal;
+    /** To be called after that: what becomes of the work. */
+    leave: () => Promise<Leaving>;
     version: string;
     /** To be called once, when the local socket answers. */
     onReady: () => void;
@@ -19,11 +23,14 @@ export type RunAgent = (
 export interface DaemonOptions {
   log: Logger;
   version: string;
-  /** A clean end takes no longer; then the process ends all the same, with exit code 1. */
+  /** A clean end takes no longer, after the work's own where that ends too; then the process ends all the same, with exit code 1. */
   stopWithinMs?: number;
 }
 
 const STOP_WITHIN_MS = 25_000;
+/** systemd is asked for this much more time, again and again while the work ends, so that a daemon that hangs gets no more. */
+const EXTEND_BY_MS = 30_000;
+const EXTEND_EVERY_MS = 10_000;
 /**
  * npm and terminals send a Ctrl-C both to us and to whoever started us, who passes it on: signals this close together are
  * one.
@@ -44,18 +51,34 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
       .then(() => notifySystemd(state))
       .catch((error: unknown) => log.warn({ err: error }, "systemd could not be told"));
   };
+  const decision = Promise.withResolvers<Decision>();
+  let extending: NodeJS.Timeout | undefined;
+  const leaveAs = ({ leaving, says, sure, stopTimeoutMs = 0 }: Decision) => {
+    log[sure ? "info" : "warn"](says);
+    tell({ stopping: true, status: `stopping: ${says}` });
+    const endWithinMs = stopWithinMs + (leaving.kind === "stop" ? leaving.withinMs : 0);
+    void sleep(endWithinMs, undefined, { ref: false }).then(() => {
+      log.fatal({ endWithinMs }, "could not end cleanly in time");
+      process.exit(EXIT.failed);
+    });
+    if (leaving.kind !== "stop" || stopTimeoutMs >= endWithinMs) return;
+    const extend = () => tell({ extendByMs: EXTEND_BY_MS });
+    extend();
+    extending = setInterval(extend, EXTEND_EVERY_MS);
+  };
+  const announced = decision.promise.then(async (decided) => {
+    // In this very turn the agent gives the notice, which is not to wait for the start of another program.
+    await nextTurn();
+    leaveAs(decided);
+  });
   let firstSignalAt: number | undefined;
   const onSignal = (signal: NodeJS.Signals) => {
     const now = performance.now();
     if (firstSignalAt === undefined) {
       firstSignalAt = now;
+      decision.resolve(decideLeaving(config.preemption));
       log.info({ signal }, "stopping; a second signal ends at once");
-      tell({ stopping: true, status: "stopping" });
       stop.abort();
-      void sleep(stopWithinMs, undefined, { ref: false }).then(() => {
-        log.fatal({ stopWithinMs }, "could not end cleanly in time");
-        process.exit(EXIT.failed);
-      });
     } else if (now - firstSignalAt > SAME_SIGNAL_MS) {
       log.warn({ signal }, "ending at once");
       process.exit(EXIT.failed);
@@ -65,7 +88,9 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
   process.on("uncaughtExceptionMonitor", (error) => log.fatal({ err: error }, "a bug ended gpunode"));
   try {
     const onReady = () => tell({ ready: true, status: "running" });
-    await runAgent(config, { log, signal: stop.signal, version, onReady });
+    const leave = async () => (await decision.promise).leaving;
+    await runAgent(config, { log, signal: stop.signal, leave, version, onReady });
+    if (stop.signal.aborted) await announced;
     await told;
     log.info("stopped");
     return EXIT.done;
@@ -75,5 +100,7 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
     if (name === "ConfigError" || name === "AlreadyRunning") log.fatal(message);
     else log.fatal({ err: error }, `gpunode cannot go on: ${message}`);
     return name === "ConfigError" ? EXIT.badConfiguration : EXIT.failed;
+  } finally {
+    clearInterval(extending);
   }
 }

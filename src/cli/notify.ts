@@ -7,6 +7,8 @@ export interface ServiceState {
   stopping?: true;
   /** One line for `systemctl status`. */
   status?: string;
+  /** Whatever systemd does now (starting, stopping) may take so much longer from here on, beyond the unit's own limit. */
+  extendByMs?: number;
 }
 
 const TIMEOUT_MS = 5000;
@@ -20,6 +22,7 @@ export async function notifySystemd(state: ServiceState, env: NodeJS.ProcessEnv 
   const assignments = [
     ...(state.ready === true ? ["READY=1"] : []),
     ...(state.stopping === true ? ["STOPPING=1"] : []),
+    ...(state.extendByMs === undefined ? [] : [`EXTEND_TIMEOUT_USEC=${Math.round(state.extendByMs * 1000)}`]),
     ...(state.status === undefined ? [] : [`STATUS=${state.status.replaceAll("\n", " ")}`]),
   ];
   await promisify(execFile)("systemd-notify", assignments, { env, timeout: TIMEOUT_MS });

@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
-import { KEY_NAMES, KEYS, type Key, type KeyName } from "../config/keys.ts";
+import type { Key } from "../config/key.ts";
+import { KEY_NAMES, KEYS, type KeyName } from "../config/keys.ts";
 import { type ConfigOptions, withConfig } from "./daemon-client.ts";
 import { command } from "./outcome.ts";
 import { gpunodeVersion } from "./version.ts";

@@ -48,8 +48,18 @@ export interface Config {
     yieldToOwner: { vramMiB: number; ms: number };
     backAfterMs: number;
   };
-  /** Which sources of preemption are heeded. */
-  preemption: { foreignProcess: boolean; cloudNotice: boolean; hostPressure: boolean };
+  preemption: {
+    /** Work that is taken back is gone within so long, whatever it asked for. */
+    withinMs: number;
+    /** Which causes are heeded; the owner's word always is. */
+    foreignProcess: boolean;
+    cloudNotice: boolean;
+    hostPressure: boolean;
+    hostShutdown: boolean;
+    hostShutdownMs: number;
+    coordinator: boolean;
+    gpuFault: boolean;
+  };
   cloud: {
     provider: Values["cloud.provider"];
     /** `http://host[:port]`, without a path. */
@@ -66,7 +76,6 @@ export interface Config {
     allowRoot: boolean;
     pullNoProgressSeconds: number;
   };
-  preemption: { withinMs: number; coordinator: boolean; gpuFault: boolean };
   log: { level: Values["log.level"] };
 }
 
@@ -115,6 +124,11 @@ export function configOf(values: Values): Config {
       backAfterMs: values["availability.back_after_seconds"] * 1000,
     },
     preemption: {
+      withinMs: values["preemption.within_seconds"] * 1000,
+      coordinator: values["preemption.coordinator"],
+      gpuFault: values["preemption.gpu_fault"],
+      hostShutdown: values["preemption.host_shutdown"],
+      hostShutdownMs: values["preemption.host_shutdown_seconds"] * 1000,
       foreignProcess: values["preemption.foreign_process"],
       cloudNotice: values["preemption.cloud_notice"],
       hostPressure: values["preemption.host_pressure"],
@@ -135,11 +149,6 @@ export function configOf(values: Values): Config {
       ...present({ maxWorkloads: values["policy.max_workloads"], runtime: values["policy.runtime"] }),
       allowRoot: values["policy.allow_root"],
       pullNoProgressSeconds: values["policy.pull_no_progress_seconds"],
-    },
-    preemption: {
-      withinMs: values["preemption.within_seconds"] * 1000,
-      coordinator: values["preemption.coordinator"],
-      gpuFault: values["preemption.gpu_fault"],
     },
     log: { level: values["log.level"] },
   };

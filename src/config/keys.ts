@@ -1,54 +1,9 @@
 import { hostname } from "node:os";
-import type { Kind } from "./kinds.ts";
+import { defaulted, type Key, key, mebibytes, optional, percent } from "./key.ts";
+import { TAKING_BACK_KEYS } from "./keys-taking-back.ts";
 import * as kinds from "./kinds.ts";
-import { type Surroundings, systemRunDir, systemStateDir } from "./surroundings.ts";
-import { timeZone, type Window, windows } from "./windows.ts";
+import { systemRunDir, systemStateDir } from "./surroundings.ts";
 
-/** What is known of one key of the configuration; the reference (docs/configuration.md) is written from it. */
-export interface Key<T> {
-  kind: Kind<T>;
-  /** One or two sentences for the owner of the machine. */
-  description: string;
-  /** Value where nobody sets one, with where it came from if not simply from here. */
-  fallback?: (surroundings: Surroundings) => T | { value: T; source: string };
-  /** For the reference; "none" where there is no fallback. */
-  defaultText: string;
-  /** Flag of `gpunode run` that sets it. */
-  flag?: string;
-}
-
-function key<T>(definition: Key<T> & { fallback: NonNullable<Key<T>["fallback"]> }): Key<T> {
-  return definition;
-}
-
-/** A key that may stay without a value. */
-function optional<T>(definition: Omit<Key<T>, "fallback" | "defaultText">): Key<T | undefined> {
-  return { ...definition, defaultText: "none" };
-}
-
-/** A key with a plain value as its default. */
-function defaulted<T>(value: T, definition: Omit<Key<T>, "fallback" | "defaultText">): Key<T> {
-  return { ...definition, fallback: () => value, defaultText: JSON.stringify(value) };
-}
-
-/** A share from which something counts as pressure. */
-function percent(value: number, description: string): Key<number> {
-  return defaulted<number>(value, { kind: kinds.number({ min: 1, max: 100 }), description });
-}
-
-function mebibytes(value: number, description: string): Key<number> {
-  return defaulted<number>(value, { kind: kinds.integer({ min: 0, max: 1_073_741_824 }), description });
-}
-
-function seconds(value: number, [min, max]: readonly [number, number], description: string): Key<number> {
-  return defaulted<number>(value, { kind: kinds.integer({ min, max }), description });
-}
-
-function onOff(value: boolean, description: string): Key<boolean> {
-  return defaulted<boolean>(value, { kind: kinds.boolean(), description });
-}
-
-const CLOUDS = ["auto", "aws", "gcp", "azure"] as const;
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 
 /** Every key there is, in the order of the reference. */
@@ -165,46 +120,7 @@ export const KEYS = {
   "pressure.disk_elevated_percent": percent(90, "Disk in use, where images lie, that counts as elevated pressure."),
   "pressure.disk_critical_percent": percent(97, "Disk in use, where images lie, that counts as critical pressure."),
   "pressure.disk_free_mib": mebibytes(51_200, "While more disk than this is free, its pressure is normal."),
-  "availability.windows": defaulted<readonly Window[]>([], {
-    kind: windows(),
-    description:
-      'When the node is lent: `["Mon-Fri 18:00-08:00", "Sat,Sun 00:00-24:00"]`; days are those a window starts on, without them every day. Outside of all windows what runs is preempted. Empty: always lent.',
-  }),
-  "availability.timezone": key({
-    kind: timeZone(),
-    description: "Time zone of the windows, by its IANA name; daylight saving is followed.",
-    fallback: () => ({ value: Intl.DateTimeFormat().resolvedOptions().timeZone, source: "the system" }),
-    defaultText: "the system's",
-  }),
-  "availability.notice_seconds": seconds(
-    300,
-    [0, 86_400],
-    "How long before the end of a window workloads are given notice, and nothing new is accepted.",
-  ),
-  "availability.yield_to_owner.vram_mib": mebibytes(
-    2048,
-    "A process of yours (a game, a notebook) with more VRAM than this takes the GPU back.",
-  ),
-  "availability.yield_to_owner.seconds": seconds(10, [1, 3600], "For so long it must have had it."),
-  "availability.back_after_seconds": seconds(
-    60,
-    [0, 86_400],
-    "Your process must be gone for so long before its GPU is lent again.",
-  ),
-  "preemption.foreign_process": onOff(true, "Whether a process of yours takes its GPU back (`yield_to_owner`)."),
-  "preemption.cloud_notice": onOff(true, "Whether notices of the cloud that this machine will be taken are heeded."),
-  "preemption.host_pressure": onOff(
-    true,
-    "Whether workloads are ended, one by one, while memory or disk of this machine is critical.",
-  ),
-  "cloud.provider": defaulted<(typeof CLOUDS)[number]>("auto", {
-    kind: kinds.oneOf(...CLOUDS),
-    description: "The cloud this machine is rented from. `auto` asks the firmware, and never the network.",
-  }),
-  "cloud.metadata_url": optional({
-    kind: kinds.metadataUrl(),
-    description: "Where the cloud's metadata service is, if not at its usual address.",
-  }),
+  ...TAKING_BACK_KEYS,
   "policy.images": defaulted<readonly string[]>(["*"], {
     kind: kinds.textList(),
     description: 'Images that may run; `*` stands for any run of characters: `["ghcr.io/me/*"]`.',
@@ -247,19 +163,6 @@ export const KEYS = {
   "policy.pull_no_progress_seconds": defaulted<number>(120, {
     kind: kinds.integer({ min: 5, max: 86_400 }),
     description: "A pull that has not moved for so long is given up. There is no limit on its whole length.",
-  }),
-  "preemption.within_seconds": defaulted<number>(120, {
-    kind: kinds.integer({ min: 0, max: 86_400 }),
-    description:
-      "Work that is taken back is gone within so long, checkpoint included, whatever time it asked for. `reclaim --grace-seconds` and a deadline of the cause's own go before it.",
-  }),
-  "preemption.coordinator": defaulted<boolean>(true, {
-    kind: kinds.boolean(),
-    description: "Whether the coordinator may take back what runs here (`preempt`, `drain`).",
-  }),
-  "preemption.gpu_fault": defaulted<boolean>(true, {
-    kind: kinds.boolean(),
-    description: "Whether work is taken off a GPU that has failed, with notice, instead of being left to fail.",
   }),
   "log.level": defaulted<(typeof LOG_LEVELS)[number]>("info", {
     kind: kinds.oneOf(...LOG_LEVELS),

@@ -1,7 +1,8 @@
 import { existsSync, statSync } from "node:fs";
 import { type Config, configOf } from "./config.ts";
 import { type FileContents, readConfigFile } from "./file.ts";
-import { envNameOf, KEY_NAMES, KEYS, type Key, type KeyName, type Values } from "./keys.ts";
+import type { Key } from "./key.ts";
+import { envNameOf, KEY_NAMES, KEYS, type KeyName, type Values } from "./keys.ts";
 import { linesOfKeys } from "./lines.ts";
 import { nearest } from "./nearest.ts";
 import { ConfigError } from "./problem.ts";

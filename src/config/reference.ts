@@ -1,4 +1,5 @@
-import { envNameOf, KEY_NAMES, KEYS, type Key } from "./keys.ts";
+import type { Key } from "./key.ts";
+import { envNameOf, KEY_NAMES, KEYS } from "./keys.ts";
 
 /** docs/configuration.md, written from the schema (`node scripts/configuration-reference.mjs`). */
 export function configurationReference(): string {

@@ -138,7 +138,8 @@ function subfolders(folder: string): string[] {
   }
 }
 
-async function removeCgroup(folder: string): Promise<void> {
+/** Removes a cgroup and those below it, once the last process has left. */
+export async function removeCgroup(folder: string): Promise<void> {
   // The files of a cgroup cannot be unlinked: only its folders, from the leaves up, once the last process has gone.
   for (const path of [folder, ...subfolders(folder)].reverse()) {
     for (let attempt = 0; attempt < 20; attempt++) {

@@ -103,7 +103,8 @@ async function watch(
 function noticeJudge({ now, steady, log, raise }: Pick<CloudOptions, "now" | "steady" | "log" | "raise">) {
   /** By key: the claim, which stays as it was made, or that it is not yet time for one. */
   let known = new Map<string, Claim | "later">();
-  let raised = "[]";
+  /** Nothing told yet: the first look is told whatever it shows, since an earlier agent may have given notice. */
+  let raised: string | undefined;
   return (told: readonly Notice[]): void => {
     const wall = now();
     const next = new Map<string, Claim | "later">();

@@ -55,7 +55,16 @@ it("an empty file gives the defaults", async () => {
       yieldToOwner: { vramMiB: 2048, ms: 10_000 },
       backAfterMs: 60_000,
     },
-    preemption: { foreignProcess: true, cloudNotice: true, hostPressure: true },
+    preemption: {
+      withinMs: 120_000,
+      coordinator: true,
+      gpuFault: true,
+      hostShutdown: true,
+      hostShutdownMs: 60_000,
+      foreignProcess: true,
+      cloudNotice: true,
+      hostPressure: true,
+    },
     cloud: { provider: "auto" },
     policy: {
       images: ["*"],
@@ -137,6 +146,7 @@ it("every key can be set in the environment", async () => {
     "preemption.host_pressure": "0",
     "cloud.provider": "aws",
     "cloud.metadata_url": "http://127.0.0.1:1338/",
+    "preemption.host_shutdown": "false",
     "policy.images": "a/*, b/*",
     "policy.max_workloads": "0",
     "policy.host_ports": "1000-1001",
@@ -159,6 +169,7 @@ it("every key can be set in the environment", async () => {
   expect(warnings).toEqual([]);
   for (const key of names) expect(settings.find((setting) => setting.key === key)?.source).toBe(envNameOf(key));
   expect(config.labels).toEqual({ site: "garage", rack: "3" });
+  expect(config.preemption).toEqual({ hostShutdown: false, hostShutdownMs: 60_000 });
   expect(config.telemetry).toEqual({ intervalMs: 200, healthIntervalMs: 60_000 });
   const limits = { elevatedPercent: 50, criticalPercent: 60, freeMiB: 60 };
   expect(config.pressure).toEqual({ vram: limits, hostMemory: { ...limits, stallPercent: 50 }, disk: limits });
