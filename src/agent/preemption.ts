@@ -1,6 +1,6 @@
 import type { Logger } from "pino";
 import type { Config } from "../config/config.ts";
-import type { ClaimSource } from "../preemption/claim.ts";
+import type { Claim, ClaimSource } from "../preemption/claim.ts";
 import { watchCloud } from "../preemption/cloud.ts";
 import { type CoordinatorDrain, createCoordinatorDrain } from "../preemption/coordinator-drain.ts";
 import { type ForeignProcess, type ForeignUse, trackForeignUse } from "../preemption/foreign-process.ts";
@@ -13,6 +13,7 @@ import type { EventBody, PressureEvent } from "../protocol/event.ts";
 import type { Hold } from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Store } from "../store/store.ts";
+import { pendingNotice } from "../workload/record.ts";
 import { isTerminal } from "../workload/state.ts";
 import type { Supervisor } from "../workload/supervisor.ts";
 import { coordinatorDrainMemory, ownerMemory } from "./settings.ts";
@@ -59,13 +60,13 @@ export class NodePreemption implements AsyncDisposable {
   /** Takes up what owner and coordinator have said to earlier agents, and begins to watch. The supervisor knows its records by then. */
   start(): void {
     const { store, steady, config } = this.#doors;
-    const { availability, preemption } = config;
+    const { preemption } = config;
     this.#words = {
       owner: createOwner({ memory: ownerMemory(store), raise: this.#raise("owner"), now: Date.now, steady }),
       coordinator: createCoordinatorDrain(coordinatorDrainMemory(store), this.#raise("coordinator"), steady),
     };
     this.#sources.use(this.#words.owner);
-    this.#sources.use(watchSchedule({ ...availability, now: Date.now, steady, raise: this.#raise("schedule") }));
+    this.#watchSchedule();
     this.#watchCloud();
     if (preemption.foreignProcess) this.#foreign = this.#trackForeignUse();
     if (preemption.hostPressure) this.#hostPressure = this.#sources.use(this.#relieveHostPressure());
@@ -158,11 +159,27 @@ export class NodePreemption implements AsyncDisposable {
     this.#register[Symbol.dispose]();
   }
 
+  /** What it says at once is its first word, also where that is nothing: a notice of an earlier agent may stand. */
+  #watchSchedule(): void {
+    const { config, steady } = this.#doors;
+    const tell = this.#raise("schedule");
+    let first: readonly Claim[] | undefined = [];
+    const raise = (claims: readonly Claim[]) => {
+      if (first === undefined) tell(claims);
+      else first = claims;
+    };
+    this.#sources.use(watchSchedule({ ...config.availability, now: Date.now, steady, raise }));
+    tell(first);
+    first = undefined;
+  }
+
   #watchCloud(): void {
-    const { config, steady, log, boards } = this.#doors;
+    const { config, steady, log, boards, supervisor } = this.#doors;
+    const hadNotice = supervisor.records().some((record) => pendingNotice(record)?.cause === "cloud_notice");
+    const hasGpus = () => boards().length > 0;
     const raise = this.#raise("cloud_notice");
     const watching = config.preemption.cloudNotice
-      ? watchCloud({ ...config.cloud, now: Date.now, steady, hasGpus: () => boards().length > 0, raise, log })
+      ? watchCloud({ ...config.cloud, now: Date.now, steady, hasGpus, hadNotice, raise, log })
       : undefined;
     // Nobody's cloud: then a notice that an earlier agent gave for it stands no longer.
     if (watching === undefined) raise([]);

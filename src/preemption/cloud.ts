@@ -21,6 +21,8 @@ export interface CloudOptions {
   /** Whether this machine has GPUs: Google gives those longer notice. */
   hasGpus(): boolean;
   raise: Raise;
+  /** An earlier agent gave notice for the cloud: the first look is told whatever it shows. */
+  hadNotice?: boolean;
   log: Pick<Log, "info" | "warn">;
   times?: CloudTimes;
 }
@@ -71,10 +73,11 @@ export function watchCloud(options: CloudOptions): AsyncDisposable | undefined {
 
 async function watch(
   notices: CloudNotices,
-  { cloud, signal, raise, log, now, steady, times = {} }: CloudOptions & { cloud: Cloud; signal: AbortSignal },
+  options: CloudOptions & { cloud: Cloud; signal: AbortSignal },
 ): Promise<void> {
+  const { cloud, signal, log, now, times = {} } = options;
   const { intervalMs = notices.intervalMs, longestPauseMs = LONGEST_PAUSE_MS } = times;
-  const judge = noticeJudge({ now, steady, log, raise });
+  const judge = noticeJudge(options);
   let pauseMs = intervalMs;
   let isOut = false;
   while (!signal.aborted) {
@@ -100,11 +103,11 @@ async function watch(
 }
 
 /** Makes claims of notices, and raises them where they have changed. */
-function noticeJudge({ now, steady, log, raise }: Pick<CloudOptions, "now" | "steady" | "log" | "raise">) {
+function noticeJudge(options: Pick<CloudOptions, "now" | "steady" | "log" | "raise" | "hadNotice">) {
+  const { now, steady, log, raise, hadNotice = false } = options;
   /** By key: the claim, which stays as it was made, or that it is not yet time for one. */
   let known = new Map<string, Claim | "later">();
-  /** Nothing told yet: the first look is told whatever it shows, since an earlier agent may have given notice. */
-  let raised: string | undefined;
+  let raised = hadNotice ? undefined : "[]";
   return (told: readonly Notice[]): void => {
     const wall = now();
     const next = new Map<string, Claim | "later">();

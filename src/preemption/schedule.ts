@@ -83,17 +83,13 @@ const SAME_MOMENT_MS = 1_000;
 
 /**
  * Holds the whole node while it is not lent: nothing is claimed while a window is open, from `noticeMs` before its end what runs is to be
- * gone by the end, and outside of windows nothing may run. Raises at once, and then on every change.
+ * gone by the end, and outside of windows nothing may run. Raises at once where there is something to raise, and then on every change.
  */
 export function watchSchedule({ windows, timezone, noticeMs, now, steady, raise }: ScheduleOptions): Disposable {
   // Without windows there is nothing that could ever change.
-  if (windows.length === 0) {
-    raise([]);
-    return { [Symbol.dispose]: () => undefined };
-  }
+  if (windows.length === 0) return { [Symbol.dispose]: () => undefined };
   const zone = zoneTime(timezone);
   let told: Claim | undefined;
-  let hasSpoken = false;
   /** Worked out once for each change: nothing else comes of it from minute to minute. */
   let known: { from: number; until: number; lending: Lending } | undefined;
   let timer: NodeJS.Timeout | undefined;
@@ -105,8 +101,7 @@ export function watchSchedule({ windows, timezone, noticeMs, now, steady, raise 
     }
     const { lending } = known;
     const claim = claimOf(lending, { zone, timezone, noticeMs, at, toSteady: (wall) => steady() + (wall - at) });
-    if (!hasSpoken || !isSame(claim, told)) raise(claim === undefined ? [] : [claim]);
-    hasSpoken = true;
+    if (!isSame(claim, told)) raise(claim === undefined ? [] : [claim]);
     told = claim;
     timer = setTimeout(look, Math.min(LOOK_MS, untilChange(lending, noticeMs, at)));
     timer.unref();
