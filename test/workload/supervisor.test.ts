@@ -206,6 +206,7 @@ class World {
           signal,
           through("exec", id, () => ({ exitCode: 0, output: "" }), argv),
         ),
+      putFile: (id, file) => through("putFile", id, () => undefined, file),
     };
   }
 }
