@@ -4,12 +4,13 @@ import { executor } from "./agent/commands.ts";
 import { coordinatorLink } from "./agent/coordinator-link.ts";
 import { NodeHealth } from "./agent/health.ts";
 import { advertisedPolicy, policyOf } from "./agent/policy.ts";
+import { NodePreemption } from "./agent/preemption.ts";
 import {
   clockMemory,
   coordinatorMemory,
-  drainMemory,
   healthMemory,
   heardMemory,
+  reliabilityMemory,
   samplingPauseMemory,
 } from "./agent/settings.ts";
 import { NodeTelemetry } from "./agent/telemetry.ts";
@@ -19,19 +20,19 @@ import { watchEngine } from "./engine/watch.ts";
 import { createSmi } from "./gpu/nvidia/runner.ts";
 import { createSamplingPause } from "./gpu/sampling-pause.ts";
 import { watchGpus } from "./gpu/watch.ts";
-import { steadyClock } from "./host/clock.ts";
+import { steadyClock, uptimeMs } from "./host/clock.ts";
 import { hostInventory } from "./host/inventory.ts";
 import { bootId } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
 import type { Link } from "./link/link.ts";
 import { describe } from "./local/describe.ts";
 import { startLocalApi } from "./local/server.ts";
-import { createDrain } from "./preemption/drain.ts";
 import type { DurableEvent, EventBody, UsageEvent } from "./protocol/event.ts";
 import type { Problem } from "./protocol/frames.ts";
 import { foldUsage, signUsage } from "./protocol/usage.ts";
 import { openStore } from "./store/store.ts";
 import { advertisement, withHolders } from "./telemetry/advertisement.ts";
+import { ReliabilityRecord } from "./telemetry/reliability.ts";
 import { keptLogsIn } from "./workload/kept-logs.ts";
 import { Meter } from "./workload/meter.ts";
 import { prefetch } from "./workload/prefetch.ts";
@@ -69,6 +70,17 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
   const changed = () => link?.advertiseChanged();
+  const reliability = rooms.use(
+    new ReliabilityRecord({
+      memory: reliabilityMemory(store),
+      now: Date.now,
+      uptime: uptimeMs,
+      bootId: bootId(),
+      changed,
+      log,
+    }),
+  );
+  reliability.started();
 
   const smi = createSmi({ path: config.nvidia.smi });
   const engine = rooms.use(
@@ -115,7 +127,12 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   const supervisor: Supervisor = rooms.use(
     new Supervisor({
       engine,
-      journal: store,
+      // Nobody waits for a coordinator that is not there.
+      journal: {
+        commit: (change) => store.commit(change),
+        rows: () => store.rows(),
+        told: async (seq, timeoutMs) => link?.status().state === "connected" && (await store.told(seq, timeoutMs)),
+      },
       log,
       keptLogs: keptLogsIn(join(config.stateDir, "logs"), engine),
       now: Date.now,
@@ -125,6 +142,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
       driver: () => gpuWatch.inventory,
       gpus: () => health.gpus(),
+      held: () => preemption.held(),
       engineProblem: () => engineWatch.problem,
       diskFreeMiB: () => telemetry.diskFreeMiB(),
       silentSince,
@@ -132,14 +150,16 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
         meter.changed(record);
         telemetry.workloadsChanged();
-        if (isTerminal(record.state)) void samplingPause.setMaintenance(drain.isEmptied);
+        if (isTerminal(record.state)) {
+          reliability.ended(record);
+          void samplingPause.setMaintenance(preemption.isEmptied);
+        }
         changed();
       },
       progress: (record, currentBytes, totalBytes) =>
         link?.offerProgress({ workload: record.id, phase: "pulling", currentBytes, totalBytes }),
     }),
   );
-  const drain = createDrain(supervisor, store, drainMemory(store));
   const telemetry: NodeTelemetry = rooms.use(
     new NodeTelemetry({
       config,
@@ -158,6 +178,19 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     new NodeHealth({ config, store, engine, gpus: gpuWatch, supervisor, memory: healthMemory(store), changed, log }),
   );
   await supervisor.restore();
+  tell([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
+  const preemption: NodePreemption = rooms.use(
+    new NodePreemption({
+      config,
+      store,
+      supervisor,
+      boards: () => gpuWatch.inventory.gpus,
+      tell,
+      changed,
+      steady,
+      log,
+    }),
+  );
   meter.restore(supervisor.records());
   telemetry.workloadsChanged();
   onRead = () => {
@@ -166,28 +199,30 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   };
   await health.start();
   onRead();
+  const isHeld = () => preemption.held().node !== undefined;
   let wasThere = engineWatch.info.available;
   onEngine = () => {
     const isThere = engineWatch.info.available;
     if (isThere !== wasThere) {
       const reason = isThere ? "engine_available" : "engine_unavailable";
-      tell([{ kind: "node", state: drain.draining ? "draining" : "available", reason }]);
+      tell([{ kind: "node", state: isHeld() ? "draining" : "available", reason }]);
       if (isThere) void supervisor.removeStrays();
     }
     wasThere = isThere;
     changed();
   };
-  void samplingPause.setMaintenance(drain.isEmptied);
-  tell([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
+  void samplingPause.setMaintenance(preemption.isEmptied);
 
   const problems = (): Problem[] => [
     ...health.problems(),
     ...(engineWatch.problem === undefined ? [] : [{ code: "engine_unavailable", message: engineWatch.problem }]),
     ...store.problems,
   ];
+  const gpusToShow = () => withHolders(preemption.marked(health.gpus()), supervisor.holders());
   const snapshot = () =>
     describe({
       now: Date.now(),
+      steady: steady(),
       node: {
         id: identity.nodeId,
         name: config.name,
@@ -195,15 +230,17 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         version,
         pid: process.pid,
         startedAt,
-        state: signal.aborted ? "stopping" : drain.draining ? "draining" : "available",
+        state: signal.aborted ? "stopping" : isHeld() ? "draining" : "available",
       },
       link: link?.status(),
       unackedEvents: store.newest - store.oldest + (store.newest === 0 ? 0 : 1),
-      gpus: withHolders(health.gpus(), supervisor.holders()),
+      gpus: gpusToShow(),
+      holds: preemption.holds(),
       host,
       engine: engineWatch.info,
       workloads: supervisor.runners(),
       sample: telemetry.collector.latest,
+      reliability: reliability.figures,
       problems: problems(),
     });
   rooms.use(
@@ -214,16 +251,19 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
         return snapshot();
       },
       actions: {
-        drain: ({ maintenance, ...options }) => {
-          drain.start({ cause: "owner", ...options, ...(maintenance === true && { kind: "maintenance" }) });
-          void samplingPause.setMaintenance(drain.isEmptied);
-          changed();
+        drain: (options) => {
+          const holds = preemption.drain(options);
+          void samplingPause.setMaintenance(preemption.isEmptied);
+          return { holds };
         },
-        resume: async () => {
-          drain.lift();
-          await samplingPause.setMaintenance(false);
-          await samplingPause.resume();
-          changed();
+        reclaim: (options) => ({ holds: preemption.reclaim(options) }),
+        resume: async (options) => {
+          const holds = preemption.resume(options);
+          if (options.gpus === undefined) {
+            await samplingPause.setMaintenance(false);
+            await samplingPause.resume();
+          }
+          return { holds };
         },
         pauseSampling: () => samplingPause.pause(),
         resumeSampling: () => samplingPause.resume(),
@@ -239,10 +279,9 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
 
   const execute = executor({
     supervisor,
-    drain,
+    preemption,
     prefetch: (command) => prefetch(command, engine, policy, signal).then(() => engineWatch.refresh()),
     setTelemetryInterval: (intervalMs) => telemetry.setSession(intervalMs),
-    changed,
   });
   const hangUp = new AbortController();
   link = coordinatorLink({
@@ -258,13 +297,14 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     saveHeard,
     advertisement: () =>
       advertisement({
-        gpus: health.gpus(),
-        holders: supervisor.holders(),
+        gpus: gpusToShow(),
+        holds: preemption.holds(),
         host,
         engine: engineWatch.info,
         policy: advertisedPolicy(policy),
         images: engineWatch.images,
-        draining: drain.draining,
+        draining: isHeld(),
+        reliability: reliability.told,
         problems: problems(),
       }),
     onCommand: execute,

@@ -1,20 +1,18 @@
 import type { AgentCommand } from "../link/needs.ts";
-import type { Drain } from "../preemption/drain.ts";
 import type { Supervisor } from "../workload/supervisor.ts";
+import type { NodePreemption } from "./preemption.ts";
 
 export interface CommandDoors {
   supervisor: Supervisor;
-  drain: Drain;
+  preemption: NodePreemption;
   /** Pulls an image ahead of need. */
   prefetch(command: Extract<AgentCommand, { type: "prefetch" }>): Promise<void>;
   setTelemetryInterval(intervalMs: number): void;
-  /** The node's state is another. */
-  changed(): void;
 }
 
 /** Carries out what a coordinator commands. Throws `GpunodeError` where it is refused. */
 export function executor(doors: CommandDoors): (command: AgentCommand) => void | Promise<void> {
-  const { supervisor, drain, changed } = doors;
+  const { supervisor, preemption } = doors;
   return (command) => {
     switch (command.type) {
       case "assign":
@@ -23,6 +21,7 @@ export function executor(doors: CommandDoors): (command: AgentCommand) => void |
         return supervisor.release(command.workload, command.graceSeconds);
       case "preempt": {
         const { workload, graceSeconds, reason } = command;
+        preemption.requireCoordinator();
         supervisor.preempt([workload], {
           cause: "coordinator",
           ...(graceSeconds !== undefined && { graceSeconds }),
@@ -31,14 +30,11 @@ export function executor(doors: CommandDoors): (command: AgentCommand) => void |
         return;
       }
       case "drain":
-        drain.start({
-          cause: "coordinator",
-          ...(command.graceSeconds !== undefined && { graceSeconds: command.graceSeconds }),
-        });
-        return changed();
+        return preemption.coordinatorDrain(
+          command.graceSeconds === undefined ? {} : { graceSeconds: command.graceSeconds },
+        );
       case "resume":
-        drain.lift();
-        return changed();
+        return preemption.coordinatorResume();
       case "prefetch":
         return doors.prefetch(command);
       case "configure":

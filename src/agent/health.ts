@@ -128,7 +128,10 @@ export class NodeHealth implements AsyncDisposable {
         }
         changed();
       });
-      for (const { gpu, message, atMs } of this.#judge.fatalFaults()) this.#takeOff(gpu, message, atMs);
+      const faults = this.#judge.fatalFaults();
+      if (this.#doors.config.preemption.gpuFault) {
+        for (const { gpu, message, atMs } of faults) this.#takeOff(gpu, message, atMs);
+      }
     } catch (error) {
       log.error({ err: error }, "the health of the GPUs could not be recorded");
     }

@@ -1,13 +1,15 @@
-import type { DrainKind, DrainMemory } from "../preemption/drain.ts";
+import type { DrainMemory } from "../preemption/coordinator-drain.ts";
 import type { Store } from "../store/store.ts";
 
 /** What the agent remembers over restarts besides workloads and events: one setting each. */
 const HEARD_AT = "heard_at";
-const DRAINING = "draining";
+const OWNER = "owner";
+const COORDINATOR_DRAIN = "coordinator_drain";
 const CLOCK = "clock";
 const SAMPLING_PAUSED = "sampling_paused";
 const WELCOMED = "welcomed:";
 const HEALTH = "health:";
+const RELIABILITY = "reliability";
 
 /** A setting that the agent can do without until the disk takes it: nothing fails where it does not. */
 function lenient(store: Store, key: string, value: string): void {
@@ -31,10 +33,11 @@ export function heardMemory(store: Store) {
   };
 }
 
-export function drainMemory(store: Store): DrainMemory {
-  const kindOf = (saved: string | undefined): DrainKind | undefined =>
-    saved === "drain" || saved === "maintenance" ? saved : undefined;
-  return { get: () => kindOf(store.get(DRAINING)), set: (kind) => store.set(DRAINING, kind) };
+export function coordinatorDrainMemory(store: Store): DrainMemory {
+  return {
+    get: () => store.get(COORDINATOR_DRAIN) !== undefined,
+    set: (isDraining) => store.set(COORDINATOR_DRAIN, isDraining ? "yes" : undefined),
+  };
 }
 
 /** One setting as the rooms that remember something take it. */
@@ -42,6 +45,7 @@ function setting(store: Store, key: string) {
   return { get: () => store.get(key), set: (value: string | undefined) => store.set(key, value) };
 }
 
+export const ownerMemory = (store: Store) => setting(store, OWNER);
 export const clockMemory = (store: Store) => setting(store, CLOCK);
 /** What the judge of the GPUs' health remembers, under names of its own. */
 export function healthMemory(store: Store) {
@@ -49,6 +53,11 @@ export function healthMemory(store: Store) {
     get: (key: string) => store.get(HEALTH + key),
     set: (key: string, value: string) => lenient(store, HEALTH + key, value),
   };
+}
+
+/** The record of how reliable the node was. */
+export function reliabilityMemory(store: Store) {
+  return { get: () => store.get(RELIABILITY), set: (text: string) => lenient(store, RELIABILITY, text) };
 }
 
 export const samplingPauseMemory = (store: Store) => setting(store, SAMPLING_PAUSED);

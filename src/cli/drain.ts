@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
 import { command, print, printJson, wholeNumber } from "./outcome.ts";
+import { stateOf } from "./resume.ts";
 
 export function registerDrain(program: Command): void {
   withJson(program.command("drain"))
@@ -13,8 +14,8 @@ export function registerDrain(program: Command): void {
 async function drain(options: AskOptions & { graceSeconds?: string; maintenance?: true }): Promise<void> {
   const { graceSeconds: text, maintenance = false } = options;
   const grace = text === undefined ? {} : { graceSeconds: wholeNumber("--grace-seconds", text) };
-  await (await daemonOf(options)).drain({ ...grace, maintenance });
-  if (options.json === true) printJson({ state: "draining" });
+  const holds = await (await daemonOf(options)).drain({ ...grace, maintenance });
+  if (options.json === true) printJson({ state: stateOf(holds), holds });
   else if (maintenance) {
     print(
       'Draining: nothing new is accepted and what runs is given back; then the GPUs are let go of ("gpunode status" tells when). "gpunode resume" lifts it.\n',

@@ -6,6 +6,7 @@ import { registerDrain } from "./drain.ts";
 import { registerGpus } from "./gpus.ts";
 import { registerLogs } from "./logs.ts";
 import { EXIT, report } from "./outcome.ts";
+import { registerReclaim } from "./reclaim.ts";
 import { registerResume } from "./resume.ts";
 import { registerRun } from "./run.ts";
 import { registerSampling } from "./sampling.ts";
@@ -35,6 +36,7 @@ async function main(): Promise<void> {
   registerGpus(program);
   registerWorkloads(program);
   registerLogs(program);
+  registerReclaim(program);
   registerDrain(program);
   registerResume(program);
   registerUsage(program);

@@ -1,13 +1,30 @@
 import type { Command } from "commander";
 import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
+import { holdInWords } from "./hold-words.ts";
 import { command, print, printJson } from "./outcome.ts";
 
 export function registerResume(program: Command): void {
-  withJson(program.command("resume")).description("accept workloads again").action(command(resume));
+  withJson(program.command("resume"))
+    .description("lend again what was drained or reclaimed")
+    .option("--gpu <gpu...>", "only these, by index or UUID")
+    .action(command(resume));
 }
 
-async function resume(options: AskOptions): Promise<void> {
-  await (await daemonOf(options)).resume();
-  if (options.json === true) printJson({ state: "available" });
-  else print("Available: workloads are accepted again.\n");
+async function resume(options: AskOptions & { gpu?: string[] }): Promise<void> {
+  const daemon = await daemonOf(options);
+  const { gpu: gpus } = options;
+  const holds = await daemon.resume(gpus === undefined ? {} : { gpus });
+  if (options.json === true) return printJson({ state: stateOf(holds), holds });
+  const lent =
+    gpus === undefined ? "Available: workloads are accepted again.\n" : `GPU ${gpus.join(", ")}: lent again.\n`;
+  if (holds.length === 0) return print(lent);
+  const snapshot = await daemon.status();
+  const indexOf = (uuid: string) => String(snapshot.gpus.find((gpu) => gpu.uuid === uuid)?.index ?? uuid);
+  const rest = holds.map((hold) => `  ${holdInWords(hold, indexOf, snapshot.at)}\n`).join("");
+  print(`Lifted. Still kept from being lent:\n${rest}`);
+}
+
+/** Whether anything at all is accepted. */
+export function stateOf(holds: readonly { gpus?: readonly string[] }[]): "available" | "draining" {
+  return holds.some(({ gpus }) => gpus === undefined) ? "draining" : "available";
 }

@@ -1,4 +1,7 @@
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
+import type { Hold } from "../protocol/frames.ts";
+import { upInWords } from "../protocol/reliability.ts";
+import { holderInWords, holdInWords, holdOn, whoIn } from "./hold-words.ts";
 import { between, duration, gib, measured, mib, usedOf } from "./in-words.ts";
 import { type Cell, cut, paint, printable, renderTable, type Style, type TableOptions } from "./table.ts";
 
@@ -6,7 +9,8 @@ import { type Cell, cut, paint, printable, renderTable, type Style, type TableOp
 export function statusInWords(snapshot: Snapshot, options: TableOptions): string {
   const parts = [
     header(snapshot, options),
-    snapshot.gpus.length === 0 ? "No GPU is in sight.\n" : gpuTable(snapshot.gpus, options),
+    snapshot.gpus.length === 0 ? "No GPU is in sight.\n" : gpuTable(snapshot, options),
+    keptBack(snapshot, options),
     snapshot.workloads.length === 0 ? "No workloads.\n" : workloadTable(snapshot, options),
     problems(snapshot, options),
   ];
@@ -39,8 +43,25 @@ function header(snapshot: Snapshot, options: TableOptions): string {
     ),
     row("coordinator", ...connection(snapshot, options)),
     row("host", figures.join(", ")),
+    ...reliability(snapshot),
     "",
   ].join("\n");
+}
+
+/** What the node has proved to be like; no line where nothing is known. */
+function reliability({ reliability: known, at }: Snapshot): string[] {
+  if (known === undefined) return [];
+  const { succeeded, failed, stopped, preempted, lost } = known.workloads;
+  const counts: [number, string][] = [
+    [failed, "failed"],
+    [stopped, "stopped"],
+    [preempted, "taken back"],
+    [lost, "lost"],
+  ];
+  const ends = counts.flatMap(([count, word]) => (count === 0 ? [] : [`${count} ${word}`]));
+  const line = [`up ${upInWords(known)}`, `${succeeded} done`, ...ends].join(", ");
+  const isYoung = Date.parse(at) - Date.parse(known.since) < 29 * 86_400_000;
+  return [row("30 days", line, ...(isYoung ? [`known for ${between(known.since, at)}`] : []))];
 }
 
 function row(title: string, ...parts: string[]): string {
@@ -65,7 +86,7 @@ function connection({ connection, at }: Snapshot, options: TableOptions): string
   }
 }
 
-function gpuTable(gpus: readonly GpuStatus[], options: TableOptions): string {
+function gpuTable({ gpus, holds, at }: Snapshot, options: TableOptions): string {
   const rows = gpus.flatMap((gpu): Cell[][] => {
     const { telemetry } = gpu;
     const power = measured(telemetry?.powerWatts, "W");
@@ -90,7 +111,7 @@ function gpuTable(gpus: readonly GpuStatus[], options: TableOptions): string {
         measured(telemetry?.temperatureCelsius, "°C"),
         power === "-" ? power : limit,
         healthCell(gpu),
-        instances.length > 0 ? "" : holder(gpu),
+        instances.length > 0 && holdOn(gpu.uuid, holds) === undefined ? "" : holder(gpu, holds, at),
       ],
       ...instances,
     ];
@@ -121,8 +142,20 @@ export function healthCell({ health }: Pick<GpuStatus, "health">): Cell {
   return { text: health.status, style: style[health.status] };
 }
 
-function holder({ allocatedTo, allocatable }: GpuStatus): string {
-  return allocatedTo ?? (allocatable ? "free" : "not given out");
+/** Who uses it, and who wants it or keeps it. */
+function holder({ uuid, allocatedTo, allocatable }: GpuStatus, holds: readonly Hold[], at: string): Cell {
+  const hold = holdOn(uuid, holds);
+  if (hold === undefined) return allocatedTo ?? (allocatable ? "free" : "not given out");
+  const keeper = holderInWords(hold, at);
+  return { text: allocatedTo === undefined ? keeper : `${allocatedTo} → ${keeper}`, style: "yellow" };
+}
+
+/** Why what is kept from being lent is kept, and until when. */
+function keptBack({ gpus, holds, at }: Snapshot, options: TableOptions): string {
+  if (holds.length === 0) return "";
+  const indexOf = (uuid: string) => shortGpu(uuid, gpus);
+  const lines = holds.map((hold) => `  ${printable(holdInWords(hold, indexOf, at))}\n`);
+  return `${paint("Not lent", "bold", options)}\n${lines.join("")}`;
 }
 
 const WORKLOAD_STYLE: Partial<Record<WorkloadStatus["state"], Style>> = {
@@ -150,7 +183,7 @@ export function workloadTable(
       measured(usage?.cpuPercent, "%"),
       usage?.memoryMiB === undefined ? "-" : mib(usage.memoryMiB),
       workload.image,
-      remark(workload),
+      remark(workload, at),
     ];
   });
   const columns = [
@@ -176,27 +209,26 @@ function shortGpu(uuid: string, gpus: readonly GpuStatus[]): string {
   return cut(uuid, 12);
 }
 
-function remark({
-  state,
-  reason,
-  message,
-  exitCode,
-  oomKilled,
-  restarts,
-  ports,
-  pull,
-  healthy,
-}: WorkloadStatus): string {
+function remark(
+  { state, reason, message, exitCode, oomKilled, restarts, ports, pull, healthy, notice }: WorkloadStatus,
+  at: string,
+): string {
   const why = message ?? reason;
   return [
+    ...(notice === undefined ? [] : [noticeInWords(notice, at)]),
     ...(state === "pulling" && pull !== undefined ? [pulled(pull)] : []),
-    ...(why === undefined ? [] : [why]),
+    ...(why === undefined || why === notice?.message ? [] : [why]),
     ...(oomKilled === true ? ["out of memory"] : []),
     ...(exitCode === undefined || exitCode === 0 ? [] : [`exit code ${exitCode}`]),
     ...(restarts === 0 ? [] : [`restarted ${restarts} ×`]),
     ...(healthy === false && state === "running" ? ["not healthy"] : []),
     ...(state === "running" ? ports.map(({ container, host }) => `${host}→${container}`) : []),
   ].join(", ");
+}
+
+function noticeInWords({ cause, message, deadline }: NonNullable<WorkloadStatus["notice"]>, at: string): string {
+  const left = deadline === undefined ? "" : `, gone in ${between(at, deadline)}`;
+  return `taken back (${message ?? whoIn(cause)})${left}`;
 }
 
 function pulled({ currentBytes, totalBytes }: { currentBytes: number; totalBytes: number }): string {

@@ -1,12 +1,10 @@
 import type { Command } from "commander";
 import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
 import { measured, mib } from "./in-words.ts";
+import { UNIT_MS } from "./length.ts";
 import { command, EXIT, print, printJson, UsageError } from "./outcome.ts";
 import { type Cell, optionsOf, paint, renderTable, type TableOptions } from "./table.ts";
 import type { UsageSummary } from "./usage-summary.ts";
-
-const HOUR_MS = 3_600_000;
-const UNITS: Readonly<Record<string, number>> = { h: HOUR_MS, d: 24 * HOUR_MS, w: 7 * 24 * HOUR_MS };
 
 export function registerUsage(program: Command): void {
   withJson(program.command("usage"))
@@ -31,7 +29,7 @@ async function usage(options: AskOptions & { since: string }): Promise<void> {
 /** Milliseconds since the epoch. Throws `UsageError` where the text is neither a length nor a date. */
 export function instantOf(text: string, now: number): number {
   const [, count, unit = ""] = /^(\d{1,5})([hdw])$/.exec(text) ?? [];
-  if (count !== undefined) return Math.max(0, now - Number(count) * (UNITS[unit] ?? 0));
+  if (count !== undefined) return Math.max(0, now - Number(count) * (UNIT_MS[unit] ?? 0));
   // A date alone is a day of the owner's; Date would take it for one of UTC.
   const at = Date.parse(/^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00:00` : text);
   if (Number.isNaN(at)) throw new UsageError(`--since ${text}: expected 12h, 7d, 4w or a date such as 2026-11-01`);

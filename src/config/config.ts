@@ -48,6 +48,7 @@ export interface Config {
     allowRoot: boolean;
     pullNoProgressSeconds: number;
   };
+  preemption: { withinMs: number; coordinator: boolean; gpuFault: boolean };
   log: { level: Values["log.level"] };
 }
 
@@ -97,6 +98,11 @@ export function configOf(values: Values): Config {
       ...present({ maxWorkloads: values["policy.max_workloads"], runtime: values["policy.runtime"] }),
       allowRoot: values["policy.allow_root"],
       pullNoProgressSeconds: values["policy.pull_no_progress_seconds"],
+    },
+    preemption: {
+      withinMs: values["preemption.within_seconds"] * 1000,
+      coordinator: values["preemption.coordinator"],
+      gpuFault: values["preemption.gpu_fault"],
     },
     log: { level: values["log.level"] },
   };

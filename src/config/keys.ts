@@ -198,6 +198,19 @@ export const KEYS = {
     kind: kinds.integer({ min: 5, max: 86_400 }),
     description: "A pull that has not moved for so long is given up. There is no limit on its whole length.",
   }),
+  "preemption.within_seconds": defaulted<number>(120, {
+    kind: kinds.integer({ min: 0, max: 86_400 }),
+    description:
+      "Work that is taken back is gone within so long, checkpoint included, whatever time it asked for. `reclaim --grace-seconds` and a deadline of the cause's own go before it.",
+  }),
+  "preemption.coordinator": defaulted<boolean>(true, {
+    kind: kinds.boolean(),
+    description: "Whether the coordinator may take back what runs here (`preempt`, `drain`).",
+  }),
+  "preemption.gpu_fault": defaulted<boolean>(true, {
+    kind: kinds.boolean(),
+    description: "Whether work is taken off a GPU that has failed, with notice, instead of being left to fail.",
+  }),
   "log.level": defaulted<(typeof LOG_LEVELS)[number]>("info", {
     kind: kinds.oneOf(...LOG_LEVELS),
     description: "How much the daemon says.",

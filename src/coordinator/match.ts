@@ -2,18 +2,22 @@ import { choose } from "../placement/choose.ts";
 import { compareNumbers, misfit, type Unit, unitsOf } from "../placement/unit.ts";
 import type { Advertise } from "../protocol/frames.ts";
 import type { GpuRequest, Resources } from "../protocol/workload.ts";
+import { steadiness } from "./steadiness.ts";
 
 /**
  * Which node gets a workload. Pure. A node fits where its engine works, it accepts work, and what is free on it holds the
  * request. Of those that fit, the smallest goes first: least VRAM in the GPUs it would give, then fewest free GPUs, then
- * least free memory, so that large nodes stay free for those who need them.
+ * least free memory, so that large nodes stay free for those who need them. Among equals the steadier one goes first.
  */
+
+/** Free memory is compared in steps: machines of one kind differ by some MiB, and that must not decide before their steadiness does. */
+const MEMORY_STEP_MIB = 8192;
 
 /** A connected node, with what is already given away on it. */
 export interface Candidate {
   id: string;
   name: string;
-  advertisement: Pick<Advertise, "gpus" | "host" | "engine" | "policy" | "state">;
+  advertisement: Pick<Advertise, "gpus" | "host" | "engine" | "policy" | "state" | "reliability">;
   /** UUIDs of GPUs and MIG instances that workloads hold or are promised. */
   taken: ReadonlySet<string>;
   /** Live workloads there. */
@@ -82,7 +86,9 @@ function fitOn(candidate: Candidate, { gpus: request, resources }: Request): Fit
   if ("reason" in chosen) return chosen;
   const vramMiB = chosen.units.reduce((sum, unit) => sum + (unit.vramMiB ?? 0), 0);
   const free = units.filter(isFree).length;
-  return { gpus: chosen.units.map((unit) => unit.uuid), rank: [vramMiB, free, memoryFreeMiB] };
+  const memorySteps = Math.floor(memoryFreeMiB / MEMORY_STEP_MIB);
+  const rank = [vramMiB, free, memorySteps, ...steadiness(advertisement.reliability), memoryFreeMiB];
+  return { gpus: chosen.units.map((unit) => unit.uuid), rank };
 }
 
 function chooseGpus(

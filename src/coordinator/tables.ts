@@ -1,4 +1,6 @@
 import { styleText } from "node:util";
+import type { Reliability } from "../protocol/frames.ts";
+import { upInWords } from "../protocol/reliability.ts";
 import type { TaggedEvent } from "./client.ts";
 import { isEnd } from "./states.ts";
 import type { NodeView, WorkloadView } from "./views.ts";
@@ -19,8 +21,9 @@ export function nodesTable(nodes: readonly NodeView[], stream: NodeJS.WriteStrea
     gpusInWords(node),
     String(node.workloads.length),
     node.connected ? "now" : node.lastSeenAt,
+    node.reliability === undefined ? "-" : reliabilityInWords(node.reliability),
   ]);
-  return table(["NAME", "ID", "STATE", "GPUS", "WORKLOADS", "LAST SEEN"], rows, stream);
+  return table(["NAME", "ID", "STATE", "GPUS", "WORKLOADS", "LAST SEEN", "30 DAYS"], rows, stream);
 }
 
 export function workloadsTable(workloads: readonly WorkloadView[], stream: NodeJS.WriteStream): string {
@@ -79,6 +82,21 @@ export function eventInWords(event: TaggedEvent, stream: NodeJS.WriteStream): st
   );
   const time = styled("dim", at.slice(11, 23), stream);
   return `${time} ${plain(kind)} ${plain(headline)}${details.length > 0 ? `  ${plain(details.join(" "))}` : ""}`;
+}
+
+/** "99.8 % up, 12 done, 1 failed, 2 preempted (notice ≥ 10 s)". */
+function reliabilityInWords(reliability: Reliability): string {
+  const { succeeded, failed, stopped, preempted, lost } = reliability.workloads;
+  const notices = reliability.preemptions.map(({ noticeSeconds }) => noticeSeconds.min);
+  const notice = notices.length === 0 ? "" : ` (notice ≥ ${Math.min(...notices)} s)`;
+  const counts: [number, string][] = [
+    [failed, "failed"],
+    [stopped, "stopped"],
+    [preempted, `preempted${notice}`],
+    [lost, "lost"],
+  ];
+  const ends = counts.flatMap(([count, word]) => (count === 0 ? [] : [`${count} ${word}`]));
+  return [`${upInWords(reliability)} up`, `${succeeded} done`, ...ends].join(", ");
 }
 
 function gpusInWords(node: NodeView): string {

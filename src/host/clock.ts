@@ -1,9 +1,16 @@
+import { uptime } from "node:os";
+
 /**
  * Time that only ever passes: CLOCK_MONOTONIC, milliseconds since this machine's boot without the time it was asleep. The same for
  * all processes of a boot, and untouched by what is done to the wall clock.
  */
 export function monotonicMs(): number {
   return Number(process.hrtime.bigint() / 1000n) / 1000;
+}
+
+/** How long this machine's boot has lasted, the time it was asleep included (CLOCK_BOOTTIME); milliseconds. No step of the wall clock moves it. */
+export function uptimeMs(): number {
+  return uptime() * 1000;
 }
 
 /** Where the clock's position is remembered over restarts of the agent. */

@@ -2,6 +2,7 @@ import { readFileSync, statSync } from "node:fs";
 import { type IncomingMessage, request } from "node:http";
 import { dirname } from "node:path";
 import { json } from "node:stream/consumers";
+import type { Hold } from "../protocol/frames.ts";
 import { SNAPSHOT_VERSION, type Snapshot } from "./snapshot.ts";
 
 /** There is no daemon to ask, or this user may not; exit code 3. */
@@ -31,8 +32,11 @@ export interface LocalClient {
   status(options?: { signal?: AbortSignal }): Promise<Snapshot>;
   /** Pieces in order, read no faster than they are taken. */
   logs(id: string, options: { follow: boolean; tail?: number; signal?: AbortSignal }): AsyncIterable<LogPiece>;
-  drain(options?: { graceSeconds?: number; maintenance?: boolean }): Promise<void>;
-  resume(): Promise<void>;
+  /** Each resolves with who keeps what from being lent afterwards. */
+  drain(options?: { graceSeconds?: number; maintenance?: boolean }): Promise<Hold[]>;
+  /** GPUs by index or UUID; all of the machine where absent. */
+  reclaim(options?: { gpus?: readonly string[]; forMs?: number; graceSeconds?: number }): Promise<Hold[]>;
+  resume(options?: { gpus?: readonly string[] }): Promise<Hold[]>;
   /** Resolves when no process of the daemon has the GPUs open. */
   pauseSampling(): Promise<void>;
   resumeSampling(): Promise<void>;
@@ -55,6 +59,7 @@ export function connectLocal(socketPath: string): LocalClient {
     );
     return json(response);
   };
+  const holdsAfter = async (path: string) => ((await ask("POST", path)) as { holds: Hold[] }).holds;
   return {
     async status({ signal } = {}) {
       const snapshot = (await ask("GET", "/v1/status", signal)) as Snapshot;
@@ -84,10 +89,18 @@ export function connectLocal(socketPath: string): LocalClient {
         ...(graceSeconds !== undefined && { graceSeconds: String(graceSeconds) }),
         ...(maintenance && { maintenance: "" }),
       });
-      await ask("POST", `/v1/drain?${query}`);
+      return await holdsAfter(`/v1/drain?${query}`);
     },
-    async resume() {
-      await ask("POST", "/v1/resume");
+    async reclaim({ gpus = [], forMs, graceSeconds } = {}) {
+      const query = new URLSearchParams({
+        ...(forMs !== undefined && { forMs: String(forMs) }),
+        ...(graceSeconds !== undefined && { graceSeconds: String(graceSeconds) }),
+      });
+      for (const gpu of gpus) query.append("gpu", gpu);
+      return await holdsAfter(`/v1/reclaim?${query}`);
+    },
+    async resume({ gpus = [] } = {}) {
+      return await holdsAfter(`/v1/resume?${new URLSearchParams(gpus.map((gpu): [string, string] => ["gpu", gpu]))}`);
     },
     async pauseSampling() {
       await ask("POST", "/v1/sampling/pause");

@@ -1,5 +1,6 @@
 import type { LinkStatus } from "../link/needs.ts";
-import type { EngineInfo, HostInfo, Problem } from "../protocol/frames.ts";
+import type { PreemptionCause } from "../protocol/event.ts";
+import type { EngineInfo, Hold, HostInfo, Problem, Reliability } from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Sample } from "../telemetry/collector.ts";
 import type { WorkloadRecord } from "../workload/record.ts";
@@ -14,26 +15,33 @@ import {
 /** All the daemon knows at one moment, in its rooms' own words. Times are milliseconds since the epoch. */
 export interface AgentView {
   now: number;
+  /** The clock for deadlines, at the same moment. */
+  steady: number;
   node: Omit<NodeStatus, "startedAt" | "uptimeSeconds"> & { startedAt: number };
   /** undefined where no coordinator is configured. */
   link: LinkStatus | undefined;
   unackedEvents: number;
   gpus: readonly Gpu[];
+  holds: readonly Hold[];
   host: HostInfo;
   engine: EngineInfo;
   workloads: readonly { record: WorkloadRecord; pull: WorkloadStatus["pull"] | undefined }[];
   /** The newest sample; undefined before the first. */
   sample: Sample | undefined;
+  /** undefined where nothing is known yet. */
+  reliability: Reliability | undefined;
   problems: readonly Problem[];
 }
 
 /** The snapshot the owner sees. Pure. */
 export function describe(view: AgentView): Snapshot {
-  const { now, node, sample } = view;
+  const { now, node, sample, reliability } = view;
   const telemetry = new Map(sample?.gpus.map((gpu) => [gpu.uuid, gpu]));
   const usage = new Map(sample?.workloads.map(({ id, ...figures }) => [id, figures]));
   const workloads = view.workloads
-    .map(({ record, pull }) => workloadStatus(record, pull, usage.get(record.id)))
+    .map(({ record, pull }) =>
+      workloadStatus(record, pull, usage.get(record.id), (at) => instant(now + at - view.steady)),
+    )
     .sort((a, b) => b.acceptedAt.localeCompare(a.acceptedAt) || b.generation - a.generation);
   const lastError = lastErrorOf(view);
   return {
@@ -49,9 +57,11 @@ export function describe(view: AgentView): Snapshot {
       const figures = telemetry.get(gpu.uuid);
       return figures === undefined ? gpu : { ...gpu, telemetry: figures };
     }),
+    holds: [...view.holds],
     host: { info: view.host, ...(sample !== undefined && { telemetry: sample.host }) },
     engine: view.engine,
     workloads,
+    ...(reliability !== undefined && { reliability }),
     problems: [...view.problems],
     ...(lastError !== undefined && { lastError }),
   };
@@ -75,9 +85,12 @@ function workloadStatus(
   record: WorkloadRecord,
   pull: WorkloadStatus["pull"] | undefined,
   usage: WorkloadStatus["usage"] | undefined,
+  /** An instant of the clock for deadlines. */
+  when: (at: number) => string,
 ): WorkloadStatus {
   const { id, generation, state, spec, gpus, ports, restarts, acceptedAt, startedAt, finishedAt } = record;
   const { healthy, reason, message, exitCode, oomKilled } = record;
+  const notice = noticeOf(record, when);
   const since = finishedAt ?? (state === "running" ? startedAt : undefined);
   return {
     id,
@@ -88,6 +101,7 @@ function workloadStatus(
     ports,
     restarts,
     acceptedAt: instant(acceptedAt),
+    ...(notice !== undefined && { notice }),
     ...(since !== undefined && { since: instant(since) }),
     ...(startedAt !== undefined && { startedAt: instant(startedAt) }),
     ...(finishedAt !== undefined && { finishedAt: instant(finishedAt) }),
@@ -99,6 +113,23 @@ function workloadStatus(
     ...(pull !== undefined && { pull }),
     ...(usage !== undefined && { usage }),
   };
+}
+
+/** While it is on its way out, or knows that it will be. */
+function noticeOf(
+  { finishedAt, stop, notice }: WorkloadRecord,
+  when: (at: number) => string,
+): WorkloadStatus["notice"] {
+  if (finishedAt !== undefined) return undefined;
+  const told = (cause: PreemptionCause, message?: string, at?: number) => ({
+    cause,
+    ...(message !== undefined && { message }),
+    ...(at !== undefined && { deadline: when(at) }),
+  });
+  if (stop?.preemption !== undefined)
+    return told(stop.preemption.cause, stop.message, stop.killAt ?? stop.preemption.dueAt);
+  if (stop !== undefined || notice === undefined || notice.withdrawn === true) return undefined;
+  return told(notice.cause, notice.message, notice.deadlineAt);
 }
 
 /** The newest of what went wrong: a workload that failed, or the link. */

@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { GpunodeError } from "../protocol/errors.ts";
+import type { Hold } from "../protocol/frames.ts";
 import { tryLock } from "./lock.ts";
 import type { Snapshot } from "./snapshot.ts";
 
@@ -20,11 +21,19 @@ export interface OutputChunk {
   data: Buffer;
 }
 
+/** Who keeps what from being lent, afterwards. */
+interface Kept {
+  holds: Hold[];
+}
+
 /** What the owner may ask the daemon to do. Each may throw `GpunodeError`, which is told to the owner. */
 export interface LocalActions {
   /** Accept nothing new and give back what runs. Repeating it is harmless. */
-  drain(options: { graceSeconds?: number; maintenance?: boolean }): void | Promise<void>;
-  resume(): void | Promise<void>;
+  drain(options: { graceSeconds?: number; maintenance?: boolean }): Kept | Promise<Kept>;
+  /** Take GPUs back, by index or UUID, or all of the machine; for a while, or until `resume`. Throws `no_matching_gpu`. */
+  reclaim(options: { gpus?: string[]; forMs?: number; graceSeconds?: number }): Kept | Promise<Kept>;
+  /** Lend again: all, or these GPUs. */
+  resume(options: { gpus?: string[] }): Kept | Promise<Kept>;
   /** Lets go of the GPUs; resolves when no process of ours has them open. */
   pauseSampling(): Promise<void>;
   resumeSampling(): Promise<void>;
@@ -53,7 +62,8 @@ export interface LocalApiOptions {
  * daemon is replaced; while a daemon lives, this throws an error that names its process.
  *
  * `GET /v1/status` · `GET /v1/workloads` · `GET /v1/workloads/ID/logs?follow&tail=N` and `GET /v1/usage?sinceMs=N` (one JSON object a
- * line) · `POST /v1/drain?graceSeconds=N&maintenance` · `POST /v1/resume` · `POST /v1/sampling/pause` · `POST /v1/sampling/resume`. Errors are `{"error": {"code", "message"}}`.
+ * line) · `POST /v1/drain?graceSeconds=N&maintenance` · `POST /v1/reclaim?gpu=N&forMs=N&graceSeconds=N` ·
+ * `POST /v1/resume?gpu=N` · `POST /v1/sampling/pause` · `POST /v1/sampling/resume`. Errors are `{"error": {"code", "message"}}`.
  */
 export async function startLocalApi(options: LocalApiOptions): Promise<AsyncDisposable> {
   const { socketPath, log } = options;
@@ -146,13 +156,14 @@ async function respond(
       const { node, records } = actions.usage(wholeNumber(url, "sinceMs") ?? 0);
       await sendLines(response, jsonLines([{ node }], records), closing);
     } else if (endpoint === "POST /v1/drain") {
-      const graceSeconds = wholeNumber(url, "graceSeconds");
       const maintenance = url.searchParams.has("maintenance");
-      await actions.drain({ ...(graceSeconds !== undefined && { graceSeconds }), ...(maintenance && { maintenance }) });
-      sendJson(response, 200, { state: "draining" });
+      sendJson(response, 200, await actions.drain({ ...graceOf(url), ...(maintenance && { maintenance }) }));
+    } else if (endpoint === "POST /v1/reclaim") {
+      const forMs = wholeNumber(url, "forMs");
+      const options = { ...gpusOf(url), ...graceOf(url), ...(forMs !== undefined && { forMs }) };
+      sendJson(response, 200, await actions.reclaim(options));
     } else if (endpoint === "POST /v1/resume") {
-      await actions.resume();
-      sendJson(response, 200, { state: "available" });
+      sendJson(response, 200, await actions.resume(gpusOf(url)));
     } else if (endpoint === "POST /v1/sampling/pause") {
       await actions.pauseSampling();
       sendJson(response, 200, { sampling: "paused" });
@@ -167,6 +178,16 @@ async function respond(
       error: { code, message },
     });
   }
+}
+
+function gpusOf(url: URL): { gpus?: string[] } {
+  const gpus = url.searchParams.getAll("gpu");
+  return gpus.length === 0 ? {} : { gpus };
+}
+
+function graceOf(url: URL): { graceSeconds?: number } {
+  const graceSeconds = wholeNumber(url, "graceSeconds");
+  return graceSeconds === undefined ? {} : { graceSeconds };
 }
 
 function wholeNumber(url: URL, name: string): number | undefined {

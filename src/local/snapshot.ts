@@ -1,4 +1,13 @@
-import type { EngineInfo, HostInfo, HostTelemetry, Problem, WorkloadTelemetry } from "../protocol/frames.ts";
+import type { PreemptionCause } from "../protocol/event.ts";
+import type {
+  EngineInfo,
+  Hold,
+  HostInfo,
+  HostTelemetry,
+  Problem,
+  Reliability,
+  WorkloadTelemetry,
+} from "../protocol/frames.ts";
 import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
 import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
 
@@ -15,10 +24,14 @@ export interface Snapshot {
   node: NodeStatus;
   connection: ConnectionStatus;
   gpus: GpuStatus[];
+  /** Who keeps what from being lent, and until when. */
+  holds: Hold[];
   host: { info: HostInfo; telemetry?: HostTelemetry };
   engine: EngineInfo;
   /** Newest first. */
   workloads: WorkloadStatus[];
+  /** What the node has proved to be like over the last 30 days; absent where nothing is known yet. */
+  reliability?: Reliability;
   /** What keeps the node from being all it could be, now. */
   problems: (Problem & { since?: string })[];
   /** The last thing that went wrong, also where it is over. */
@@ -62,6 +75,8 @@ export interface WorkloadStatus {
   image: string;
   /** UUIDs of the GPUs or MIG instances it holds. */
   gpus: string[];
+  /** It has been told that its GPUs are taken back; without a deadline it is a warning. */
+  notice?: { cause: PreemptionCause; message?: string; deadline?: string };
   ports: PortBinding[];
   restarts: number;
   healthy?: boolean;

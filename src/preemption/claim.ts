@@ -16,6 +16,8 @@ export interface Claim {
   work: "stop" | "stop_in_time" | "warn" | "leave";
   /** The GPUs must be free by then: bounds checkpoint and grace together. By the steady clock, milliseconds. */
   deadlineAt?: number;
+  /** Where the source has wanted it for longer than it has told so; RFC 3339. */
+  since?: string;
   /** When the claim is expected to be lifted; told to owner and coordinator, nothing follows from it. By the steady clock. */
   untilAt?: number;
 }

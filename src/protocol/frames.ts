@@ -109,7 +109,7 @@ export const Reliability = z.object({
   /** Start of what is counted. */
   since: Instant,
   upSeconds: Quantity,
-  /** Time in which no agent ran: reboots, crashes, updates. */
+  /** Time in which no agent ran: reboots, crashes, updates, a machine asleep. Time before the first start does not count. */
   downSeconds: Quantity,
   /** How workloads ended that had run here. `failed` is their own failure, `lost` the node's. */
   workloads: z.object({ succeeded: Count, failed: Count, stopped: Count, preempted: Count, lost: Count }),

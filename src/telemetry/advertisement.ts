@@ -1,16 +1,27 @@
-import type { Advertise, EngineInfo, HostInfo, ImageInfo, PolicyInfo, Problem } from "../protocol/frames.ts";
+import type {
+  Advertise,
+  EngineInfo,
+  Hold,
+  HostInfo,
+  ImageInfo,
+  PolicyInfo,
+  Problem,
+  Reliability,
+} from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 
 /** All that is known of the node at one moment, from which it is advertised. */
 export interface NodeView {
   gpus: readonly Gpu[];
-  /** GPU or MIG uuid → workload that holds it. */
-  holders: ReadonlyMap<string, string>;
+  /** Who keeps what from being lent. */
+  holds: readonly Hold[];
   host: HostInfo;
   engine: EngineInfo;
   policy: PolicyInfo;
   images: readonly ImageInfo[];
   draining: boolean;
+  /** undefined where nothing is known yet. */
+  reliability: Reliability | undefined;
   problems: readonly Problem[];
 }
 
@@ -18,14 +29,16 @@ export interface NodeView {
 export type Advertisement = Omit<Advertise, "type" | "revision">;
 
 export function advertisement(view: NodeView): Advertisement {
-  const { host, engine, policy } = view;
+  const { host, engine, policy, reliability } = view;
   return {
-    gpus: withHolders(view.gpus, view.holders),
+    gpus: [...view.gpus],
     host,
     engine,
     policy,
     images: [...view.images],
     state: view.draining ? "draining" : "available",
+    holds: [...view.holds],
+    ...(reliability !== undefined && { reliability }),
     problems: [...view.problems],
   };
 }

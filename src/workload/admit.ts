@@ -21,6 +21,8 @@ export interface Policy {
   allowRoot: boolean;
   /** A pull that has not moved for this long is given up. */
   pullNoProgressMs: number;
+  /** Work that is taken back is gone within so long, whatever it asked for; a deadline that comes with the order goes before it. */
+  preemptWithinMs: number;
 }
 
 /** The node at the moment of admission. */
@@ -28,7 +30,8 @@ export interface NodeFacts {
   gpus: readonly Gpu[];
   holders: Holders;
   policy: Policy;
-  draining: boolean;
+  /** Why nothing at all is taken; undefined where something is. */
+  heldBack?: string;
   /** Why the engine can't be used; undefined where it can. */
   engineProblem?: string;
   cpus: number;
@@ -47,7 +50,9 @@ export interface NodeFacts {
  */
 export function admit(workload: Workload, node: NodeFacts): { gpus: string[] } {
   const { policy } = node;
-  if (node.draining) throw new GpunodeError("draining", "the node is draining: it accepts nothing new until `resume`");
+  if (node.heldBack !== undefined) {
+    throw new GpunodeError("draining", `the node accepts nothing new: ${node.heldBack}`);
+  }
   if (node.engineProblem !== undefined) throw new GpunodeError("engine_unavailable", node.engineProblem);
   requireImage(workload.image, policy.images);
   requireUser(workload.user, policy);

@@ -24,18 +24,39 @@ export const StopOrder = z.object({
   killAt: z.number().exactOptional(),
   /**
    * Set where somebody takes the GPU back: the workload was given notice and may checkpoint first. `noticeSeq` is the event
-   * that told it; `checkpointUntil` is set when the checkpoint has begun; `checkpointed` when it is over.
+   * that told it, `noticedAt` when and `dueAt` the deadline it told, by the steady clock; `checkpointUntil` is set when the checkpoint has begun; `checkpointed`
+   * when it is over.
    */
   preemption: z
     .object({
       cause: PreemptionCause,
       noticeSeq: z.number().exactOptional(),
+      noticedAt: z.number().exactOptional(),
+      dueAt: z.number().exactOptional(),
       checkpointUntil: z.number().exactOptional(),
       checkpointed: z.boolean().exactOptional(),
     })
     .exactOptional(),
 });
 export type StopOrder = z.infer<typeof StopOrder>;
+
+/**
+ * Notice that its GPUs will be taken back, while its end has not begun. All times by the steady clock, in milliseconds. A notice that
+ * was withdrawn stays here, so that the tenant is told of that too.
+ */
+export const Notice = z.object({
+  cause: PreemptionCause,
+  message: z.string().exactOptional(),
+  /** The event that told it. */
+  seq: z.number().exactOptional(),
+  noticedAt: z.number(),
+  /** It must be over by then; absent in a mere warning. */
+  deadlineAt: z.number().exactOptional(),
+  /** Its end begins then, so that checkpoint and grace fit before the deadline. */
+  beginAt: z.number().exactOptional(),
+  withdrawn: z.boolean().exactOptional(),
+});
+export type Notice = z.infer<typeof Notice>;
 
 /**
  * All that is known of one generation of one workload: what is wanted (`spec`, `stop`), and what has been done. This
@@ -51,6 +72,7 @@ export const WorkloadRecord = z.object({
   gpus: z.array(z.string()),
   ports: z.array(PortBinding),
   stop: StopOrder.exactOptional(),
+  notice: Notice.exactOptional(),
   containerId: z.string().exactOptional(),
   imageId: z.string().exactOptional(),
   imageDigest: z.string().exactOptional(),
@@ -71,6 +93,11 @@ export const WorkloadRecord = z.object({
   finishedAt: z.number().exactOptional(),
 });
 export type WorkloadRecord = z.infer<typeof WorkloadRecord>;
+
+/** The notice in force; undefined where there is none, or its end has been ordered already. */
+export function pendingNotice({ notice, stop }: Pick<WorkloadRecord, "notice" | "stop">): Notice | undefined {
+  return stop === undefined && notice?.withdrawn !== true ? notice : undefined;
+}
 
 /** Key of a record in the store: one row for each generation. */
 export function recordKey(record: { id: string; generation: number }): string {

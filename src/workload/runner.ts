@@ -6,6 +6,7 @@ import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
 import { linkedController, orAborted } from "./abort.ts";
 import { type Policy, requireEffectiveUser } from "./admit.ts";
 import { containerSpec } from "./container-spec.ts";
+import { heedNotice } from "./heed-notice.ts";
 import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
 import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
@@ -15,6 +16,7 @@ import { containerName, eventOf, type Secrets, type StopOrder, type WorkloadReco
 import { isTerminal } from "./state.ts";
 import { harder } from "./stop-order.ts";
 import { takeDown } from "./take-down.ts";
+import { noticeOf, tellTenant } from "./tenant-notice.ts";
 import { JournalRefused, WrittenRecord } from "./written-record.ts";
 
 /**
@@ -75,6 +77,7 @@ export class Runner {
   #secrets: Secrets | undefined;
   #secretsCame = Promise.withResolvers<void>();
   #interrupt = new AbortController();
+  #noticeChanged = Promise.withResolvers<void>();
   #pull: { currentBytes: number; totalBytes: number } | undefined;
   #engineAwaySince: number | undefined;
   readonly #ended = Promise.withResolvers<void>();
@@ -131,10 +134,15 @@ export class Runner {
     return next === before ? undefined : { ...this.record, stop: next };
   }
 
-  /** Takes over a record that `recordWith` made and somebody else has committed, with what else belonged to it. */
+  /**
+   * Takes over a record that somebody else has committed, with what else belonged to it. A mere notice does not interrupt what the loop
+   * waits for.
+   */
   adopt(record: WorkloadRecord): void {
     this.#record.adopt(record);
-    this.#interrupt.abort();
+    if (record.stop !== undefined) this.#interrupt.abort();
+    this.#noticeChanged.resolve();
+    this.#noticeChanged = Promise.withResolvers();
   }
 
   /** Lives the workload's life until it is over or `detach` is aborted. Never rejects. */
@@ -366,7 +374,7 @@ export class Runner {
     const { engine, log } = this.#doors;
     const over = linkedController(signal);
     const both = over.signal;
-    const limits = [this.#waitForEnd(container, both), this.#limitRuntime(both)];
+    const limits = [this.#waitForEnd(container, both), this.#limitRuntime(both), this.#heedNotice(container, both)];
     const probe = this.record.spec.health;
     const watching =
       probe === undefined
@@ -392,6 +400,22 @@ export class Runner {
       over.unlink();
       await Promise.allSettled([...limits, watching]);
     }
+  }
+
+  async #heedNotice({ id: containerId }: ContainerState, signal: AbortSignal): Promise<void> {
+    const { engine, log, steady } = this.#doors;
+    const { noticeSignal } = this.record.spec.stop;
+    await heedNotice(
+      {
+        record: () => this.record,
+        changed: () => this.#noticeChanged.promise,
+        tell: (notice, until) =>
+          tellTenant(engine, { containerId, noticeSignal }, noticeOf(notice, this.#doors), { signal: until, log }),
+        order: (stop) => this.order(stop),
+        steady,
+      },
+      signal,
+    );
   }
 
   /** A busy engine learns of a kill by the kernel a moment after the exit itself: a kill that nobody sent is looked at again. */

@@ -23,10 +23,15 @@ export function harder(before: StopOrder, after: StopOrder, now: number): StopOr
   };
 }
 
-/** The record with the sequence number of the event that gave it notice; the same record where it was given none. */
-export function withNotice(record: WorkloadRecord, noticeSeq: number | undefined): WorkloadRecord {
-  const { stop } = record;
-  if (stop?.preemption === undefined || noticeSeq === undefined || stop.preemption.noticeSeq !== undefined)
-    return record;
-  return { ...record, stop: { ...stop, preemption: { ...stop.preemption, noticeSeq } } };
+/** The record with the number of the event that gave it notice, where one has; the same record where none did. */
+export function withNotice(record: WorkloadRecord, seq: number | undefined): WorkloadRecord {
+  if (seq === undefined) return record;
+  const { stop, notice } = record;
+  if (stop?.preemption !== undefined && stop.preemption.noticeSeq === undefined) {
+    return { ...record, stop: { ...stop, preemption: { ...stop.preemption, noticeSeq: seq } } };
+  }
+  if (stop === undefined && notice !== undefined && notice.seq === undefined) {
+    return { ...record, notice: { ...notice, seq } };
+  }
+  return record;
 }

@@ -1,5 +1,5 @@
 import { GpunodeError } from "../protocol/errors.ts";
-import type { EventBody, PreemptionCause } from "../protocol/event.ts";
+import type { EventBody } from "../protocol/event.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Workload } from "../protocol/workload.ts";
 import { orAborted } from "./abort.ts";
@@ -11,6 +11,7 @@ import { silenceEnds } from "./lease.ts";
 import { type Engine, type Journal, type JournalRow, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
 import { PortBook } from "./port-range.ts";
+import { type Change, type PreemptDoors, type PreemptWhy, preempt, withdraw } from "./preempt.ts";
 import {
   eventOf,
   type Lost,
@@ -45,6 +46,8 @@ export interface SupervisorDoors {
   host: { architecture: string; cpus: number; memoryMiB: number };
   driver: RunnerDoors["driver"];
   gpus(): readonly Gpu[];
+  /** What is kept from being lent, and why: the whole node, or boards by UUID. */
+  held(): { node?: string; gpus: ReadonlyMap<string, string> };
   /** Why the engine can't be used; undefined where it can. */
   engineProblem(): string | undefined;
   diskFreeMiB(): number | undefined;
@@ -64,7 +67,6 @@ export class Supervisor implements AsyncDisposable {
   readonly #runners = new Map<string, { runner: Runner; done: Promise<void> }>();
   readonly #detach = new AbortController();
   readonly output: WorkloadOutput;
-  draining = false;
   readonly #desired: DesiredSet;
   #leaseTimer: NodeJS.Timeout | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
@@ -77,7 +79,7 @@ export class Supervisor implements AsyncDisposable {
       runners: () => this.runners(),
       assign: (workload) => this.assign(workload),
       reject: (workload, error) => this.#reject(workload, error),
-      takesAnything: () => !this.draining && doors.engineProblem() === undefined,
+      takesAnything: () => doors.held().node === undefined && doors.engineProblem() === undefined,
       attempt: (fields, act) => this.#attempt(fields, act),
       isKnown: (key) => this.#runners.has(key),
     });
@@ -141,6 +143,7 @@ export class Supervisor implements AsyncDisposable {
       events: [eventOf(record)],
     });
     this.#begin(record, undefined);
+    this.#tellChanged(record);
     return true;
   }
 
@@ -222,53 +225,16 @@ export class Supervisor implements AsyncDisposable {
   }
 
   /**
-   * Takes the GPUs of workloads back: one notice for all of them, on its way before the first signal. Returns how many
-   * were told. Ids that have ended already are left out.
+   * Takes the GPUs of workloads back, or gives them notice of it. Returns how many were told; ids that have ended already are left
+   * out. Throws `unknown_workload`, and where the disk refuses.
    */
-  preempt(ids: readonly string[], why: { cause: PreemptionCause; message?: string; graceSeconds?: number }): number {
-    const now = this.#doors.steady();
-    const { cause, message, graceSeconds } = why;
-    const told = [...new Set(ids)].flatMap((id) => {
-      this.#known(id);
-      return this.#live(id);
-    });
-    // Who is ending already, with or without a notice, gets no second one; the end can only come sooner.
-    for (const runner of told) {
-      const { stop, spec } = runner.record;
-      if (stop === undefined) continue;
-      // With a notice its deadline stands unless another is asked for; without one the workload's own grace is enough.
-      const sooner = graceSeconds ?? (stop.preemption === undefined ? spec.stop.graceSeconds : undefined);
-      if (sooner !== undefined) runner.order({ ...stop, graceSeconds: sooner, killAt: now + sooner * 1000 });
-    }
-    const live = told.filter(({ record }) => record.stop === undefined);
-    if (live.length === 0) return 0;
-    const endOf = ({ record: { spec } }: Runner) =>
-      this.#doors.now() + (graceSeconds ?? spec.stop.graceSeconds + (spec.stop.checkpoint?.timeoutSeconds ?? 0)) * 1000;
-    const notice: EventBody = {
-      kind: "preemption",
-      phase: "notice",
-      cause,
-      workloads: live.map(({ record }) => record.id),
-      gpus: live.flatMap(({ record }) => record.gpus),
-      deadline: new Date(Math.max(...live.map(endOf))).toISOString(),
-      ...(message !== undefined && { message }),
-    };
-    this.#commitOrders(
-      live.map((runner) => [
-        runner,
-        {
-          outcome: "preempted",
-          reason: cause,
-          ...(message !== undefined && { message }),
-          graceSeconds: graceSeconds ?? runner.record.spec.stop.graceSeconds,
-          // Asked to be out within so many seconds: that bounds the checkpoint and the grace together.
-          ...(graceSeconds !== undefined && { killAt: now + graceSeconds * 1000 }),
-          preemption: { cause },
-        },
-      ]),
-      { put: [], events: [notice] },
-    );
-    return live.length;
+  preempt(ids: readonly string[], why: PreemptWhy): number {
+    return preempt(ids, why, this.#preemptDoors());
+  }
+
+  /** Takes notices back whose end has not begun. Returns how many were told. Throws as `preempt` does. */
+  withdraw(ids: readonly string[], message: string): number {
+    return withdraw(ids, message, this.#preemptDoors());
   }
 
   /** Leaves without touching what runs: the next agent takes it up again. */
@@ -286,14 +252,32 @@ export class Supervisor implements AsyncDisposable {
     orders: readonly (readonly [Runner, StopOrder])[],
     beside: { put: JournalRow[]; events: EventBody[] },
   ): void {
-    const ordered = orders.flatMap(([runner, stop]) => {
+    const changes = orders.flatMap(([runner, stop]) => {
       const record = runner.recordWith(stop);
       return record === undefined ? [] : [{ runner, record }];
     });
-    const rows = ordered.map(({ record }) => ({ key: recordKey(record), body: record }));
-    const events = this.#doors.journal.commit({ put: [...rows, ...beside.put], remove: [], events: beside.events });
-    const noticeSeq = events.find(({ kind }) => kind === "preemption")?.seq;
-    for (const { runner, record } of ordered) runner.adopt(withNotice(record, noticeSeq));
+    this.#commitChanges(changes, beside);
+  }
+
+  #commitChanges(changes: readonly Change[], beside: { put: JournalRow[]; events: readonly EventBody[] }): void {
+    const rows = changes.map(({ record }) => ({ key: recordKey(record), body: record }));
+    const put = [...rows, ...beside.put];
+    const events = this.#doors.journal.commit({ put, remove: [], events: [...beside.events] });
+    const notice = events.find((event) => event.kind === "preemption" && event.phase === "notice");
+    for (const { runner, record } of changes) runner.adopt(withNotice(record, notice?.seq));
+  }
+
+  #preemptDoors(): PreemptDoors {
+    return {
+      now: this.#doors.now,
+      steady: this.#doors.steady,
+      withinMs: this.#doors.policy.preemptWithinMs,
+      live: (id) => {
+        this.#known(id);
+        return this.#live(id);
+      },
+      commit: (changes, events) => this.#commitChanges(changes, { put: [], events }),
+    };
   }
 
   /** All generations of a workload that have not ended. */
@@ -362,11 +346,12 @@ export class Supervisor implements AsyncDisposable {
     const { gpus, policy, host, engineProblem, diskFreeMiB } = this.#doors;
     const problem = engineProblem();
     const disk = diskFreeMiB();
+    const held = this.#doors.held();
     return {
       gpus: gpus(),
-      holders: this.holders(id),
+      holders: new Map([...this.holders(id), ...held.gpus]),
       policy,
-      draining: this.draining,
+      ...(held.node !== undefined && { heldBack: held.node }),
       ...(problem !== undefined && { engineProblem: problem }),
       cpus: host.cpus,
       memoryMiB: host.memoryMiB,

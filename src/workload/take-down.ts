@@ -1,7 +1,8 @@
 import { orAborted } from "./abort.ts";
+import { planEnd } from "./end-plan.ts";
 import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
 import { isTerminal } from "./state.ts";
-import { noticeOf, tellTenant } from "./tenant-notice.ts";
+import { noticeOfEnd, tellTenant } from "./tenant-notice.ts";
 import type { WrittenRecord } from "./written-record.ts";
 
 /** A stop signal waits this long at most for the coordinator to hold the notice. */
@@ -38,15 +39,17 @@ export async function takeDown(
   if (record.current.state !== "stopping") {
     // The notice is with the coordinator before the first signal, or half a second has passed; the tenant is told meanwhile.
     const told = noticeSeq === undefined ? undefined : orAborted(journal.told(noticeSeq, NOTICE_WAIT_MS), signal);
-    const notice = noticeOf(record.current, doors);
+    const notice = noticeOfEnd(record.current, doors);
     const tenant = { containerId: container.id, noticeSignal: stopPolicy.noticeSignal };
     await Promise.all([told, notice && tellTenant(engine, tenant, notice, { signal, log: doors.log })]);
     const { reason, message } = record.order;
     record.move("stopping", { reason, ...(message !== undefined && { message }) });
   }
   if (record.order.preemption !== undefined) await checkpoint(record, container, doors, signal);
-  const killAt = record.order.killAt ?? steady() + record.order.graceSeconds * 1000;
-  if (record.order.killAt === undefined) record.save({ stop: { ...record.order, killAt } });
+  const { graceSeconds: grace, killAt: latest = Number.POSITIVE_INFINITY } = record.order;
+  // A checkpoint that was quick leaves no more grace than was asked for.
+  const killAt = Math.min(latest, steady() + grace * 1000);
+  if (killAt !== latest) record.save({ stop: { ...record.order, killAt } });
   const graceSeconds = Math.max(0, (killAt - steady()) / 1000);
   // A harder order interrupts this wait; the runner's loop then comes back here with the earlier end.
   await orAborted(engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds }), signal);
@@ -63,9 +66,12 @@ async function checkpoint(
   const { preemption } = order;
   const { checkpoint: wanted } = record.current.spec.stop;
   if (wanted === undefined || preemption === undefined || preemption.checkpointed === true) return;
+  const asked = { checkpointMs: wanted.timeoutSeconds * 1000, graceMs: order.graceSeconds * 1000 };
+  const left = order.killAt === undefined ? Number.MAX_SAFE_INTEGER : order.killAt - steady();
+  // Begun already, by the agent before or before a harder order: then its end can only have come nearer.
   const until = Math.min(
-    preemption.checkpointUntil ?? steady() + wanted.timeoutSeconds * 1000,
-    order.killAt ?? Number.MAX_SAFE_INTEGER,
+    preemption.checkpointUntil ?? Number.MAX_SAFE_INTEGER,
+    steady() + planEnd(asked, left).checkpointMs,
   );
   if (preemption.checkpointUntil === undefined) {
     record.save({ stop: { ...order, preemption: { ...preemption, checkpointUntil: until } } });

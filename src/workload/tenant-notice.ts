@@ -1,7 +1,8 @@
 import type { PreemptionCause } from "../protocol/event.ts";
 import { linkedController, orAborted } from "./abort.ts";
+import { askedFor } from "./end-plan.ts";
 import type { Engine, Log } from "./needs.ts";
-import type { WorkloadRecord } from "./record.ts";
+import type { Notice, WorkloadRecord } from "./record.ts";
 
 /**
  * How a workload itself learns that its GPU is taken back: a file in its container, and a signal if it asks for one. docs/tenant.md is
@@ -43,26 +44,44 @@ export function noticeText({ phase, cause, message, at, deadline }: TenantNotice
   return `${JSON.stringify(notice)}\n`;
 }
 
-/**
- * The notice of a record whose stop begins now; undefined where nobody takes its GPU back. With no end in its order it has the time
- * of its checkpoint and its grace.
- */
-export function noticeOf(
-  { spec, stop }: Pick<WorkloadRecord, "spec" | "stop">,
-  { now, steady }: { now(): number; steady(): number },
-): TenantNotice | undefined {
-  if (stop?.preemption === undefined) return undefined;
-  const { killAt, graceSeconds, message, preemption } = stop;
-  const at = now();
-  const leftMs =
-    killAt === undefined ? ((spec.stop.checkpoint?.timeoutSeconds ?? 0) + graceSeconds) * 1000 : killAt - steady();
+interface Clocks {
+  /** The wall clock: a tenant knows no other. */
+  now(): number;
+  steady(): number;
+}
+
+/** A notice as the tenant is told it, while its end has not begun. */
+export function noticeOf({ cause, message, noticedAt, deadlineAt, withdrawn }: Notice, clocks: Clocks): TenantNotice {
+  if (withdrawn === true) return { phase: "withdrawn", cause, at: clocks.now() };
   return {
     phase: "notice",
-    cause: preemption.cause,
+    cause,
     ...(message !== undefined && { message }),
-    at,
-    deadline: at + Math.max(0, leftMs),
+    at: byWallClock(noticedAt, clocks),
+    ...(deadlineAt !== undefined && { deadline: byWallClock(deadlineAt, clocks) }),
   };
+}
+
+/**
+ * The notice of a record whose end begins now; undefined where nobody takes its GPU back, or where it was told already, by the
+ * notice that announced this end.
+ */
+export function noticeOfEnd(
+  { spec, stop, notice }: Pick<WorkloadRecord, "spec" | "stop" | "notice">,
+  clocks: Clocks,
+): TenantNotice | undefined {
+  if (stop?.preemption === undefined) return undefined;
+  const { killAt = Number.POSITIVE_INFINITY, graceSeconds, message, preemption } = stop;
+  const { cause, noticedAt = clocks.steady() } = preemption;
+  if (notice !== undefined && notice.noticedAt === preemption.noticedAt) return undefined;
+  const { checkpointMs } = askedFor(spec);
+  const dueAt = preemption.dueAt ?? clocks.steady() + checkpointMs + graceSeconds * 1000;
+  const deadlineAt = Math.max(noticedAt, Math.min(killAt, dueAt));
+  return noticeOf({ cause, ...(message !== undefined && { message }), noticedAt, deadlineAt }, clocks);
+}
+
+function byWallClock(steadyMs: number, { now, steady }: Clocks): number {
+  return now() + (steadyMs - steady());
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { EventBody } from "../protocol/event.ts";
 import type { WorkloadState } from "../protocol/workload.ts";
 import type { Journal, Log } from "./needs.ts";
-import { eventOf, recordKey, type StopOrder, type WorkloadRecord } from "./record.ts";
+import { eventOf, pendingNotice, recordKey, type StopOrder, type WorkloadRecord } from "./record.ts";
 import { isTerminal, mayFollow } from "./state.ts";
 
 /** The disk refused a record; nothing was done, and the step is tried again. */
@@ -66,7 +66,8 @@ export class WrittenRecord {
   end(ending: Partial<WorkloadRecord> & { state: WorkloadState }): void {
     const { state, ...changes } = ending;
     const { id, gpus, stop } = this.#record;
-    const cause = stop?.preemption?.cause;
+    // One that came to its own end while it was under notice: that is over too.
+    const cause = stop?.preemption?.cause ?? pendingNotice(this.#record)?.cause;
     const finished: EventBody[] =
       cause === undefined ? [] : [{ kind: "preemption", phase: "finished", cause, workloads: [id], gpus }];
     this.move(state, { ...changes, finishedAt: changes.finishedAt ?? this.#doors.now() }, finished);

@@ -134,16 +134,11 @@ ${options.more ?? ""}
 export class Site implements AsyncDisposable {
   readonly rig: Rig;
   readonly client: CoordinatorClient;
-  readonly #coordinator: Coordinator;
+  #coordinator: Coordinator;
 
   static async open(options: RigOptions & { killAt?: string } = {}): Promise<Site> {
     const stateDir = mkdtempSync(join(tmpdir(), "gpunode-site-"));
-    const coordinator = await startCoordinator({
-      listen: { host: "127.0.0.1", port: 0 },
-      stateDir,
-      open: true,
-      telemetryIntervalMs: 200,
-    });
+    const coordinator = await startCoordinator(coordinatorOptions(stateDir, 0));
     const site = new Site(coordinator, new Rig({ ...options, url: coordinator.url }), stateDir);
     try {
       site.rig.start(options);
@@ -166,6 +161,16 @@ export class Site implements AsyncDisposable {
     this.rig = rig;
     this.#stateDir = stateDir;
     this.client = new CoordinatorClient(coordinator.apiUrl, {});
+  }
+
+  /** The coordinator ends; `comeBack` starts it again on the same port and state. */
+  async goAway(): Promise<void> {
+    await this.#coordinator.close();
+  }
+
+  async comeBack(): Promise<void> {
+    const port = Number(new URL(this.apiUrl).port);
+    this.#coordinator = await startCoordinator(coordinatorOptions(this.#stateDir, port));
   }
 
   async connected() {
@@ -196,6 +201,10 @@ export class Site implements AsyncDisposable {
       rmSync(this.#stateDir, { recursive: true, force: true });
     }
   }
+}
+
+function coordinatorOptions(stateDir: string, port: number) {
+  return { listen: { host: "127.0.0.1", port }, stateDir, open: true, telemetryIntervalMs: 200 };
 }
 
 /** What the workload went through, and how its last event tells the end. */

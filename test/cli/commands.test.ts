@@ -68,6 +68,24 @@ describe("status", () => {
     expect(out).toContain("No GPU is in sight.\n\nNo workloads.\n");
   });
 
+  it("says in one line what the node has proved to be like, and nothing while nothing is known", async () => {
+    let reliability: NonNullable<Snapshot["reliability"]> = {
+      since: "2025-12-04T00:00:00.000Z",
+      upSeconds: 2_500_000,
+      downSeconds: 5000,
+      workloads: { succeeded: 12, failed: 1, stopped: 3, preempted: 2, lost: 1 },
+      preemptions: [{ cause: "owner", count: 2, noticeSeconds: { min: 10, p50: 10 } }],
+    };
+    const env = await daemon({}, () => ({ ...exampleSnapshot(), reliability }));
+    expect((await gpunode(["status"], env)).out).toMatch(
+      /^30 days +up 99\.8 %, 12 done, 1 failed, 3 stopped, 2 taken back, 1 lost$/m,
+    );
+    const workloads = { succeeded: 0, failed: 0, stopped: 0, preempted: 0, lost: 0 };
+    reliability = { since: "2026-01-02T00:00:00.000Z", upSeconds: 11_045, downSeconds: 0, workloads, preemptions: [] };
+    expect((await gpunode(["status"], env)).out).toMatch(/^30 days +up 100 %, 0 done {2}known for 3 h 4 min$/m);
+    expect((await gpunode(["status"], await daemon())).out).not.toContain("30 days");
+  });
+
   it("--watch goes on until Ctrl-C, and says so when the daemon leaves", async () => {
     const runDir = scratch();
     const door = await startLocalApi({
@@ -146,12 +164,43 @@ it("what the daemon refuses is exit code 1 and its sentence", async () => {
   });
 });
 
-it("drain and resume reach the daemon", async () => {
+it("drain, reclaim and resume reach the daemon, and say who else keeps what", async () => {
   const asked: unknown[] = [];
-  const env = await daemon({ drain: (options) => void asked.push(options), resume: () => void asked.push("resume") });
+  const kept = {
+    cause: "schedule" as const,
+    message: "not lent before 18:00",
+    since: "2026-01-02T03:04:05.000Z",
+    until: "2026-01-02T18:00:00.000Z",
+  };
+  const answer = (holds: (typeof kept)[]) => (options: object) => {
+    asked.push(options);
+    return { holds };
+  };
+  const env = await daemon({ drain: answer([]), reclaim: answer([]), resume: answer([kept]) });
   expect((await gpunode(["drain", "--grace-seconds", "5"], env)).out).toMatch(/^Draining: /);
-  expect((await gpunode(["resume", "--json"], env)).out).toBe('{\n  "state": "available"\n}\n');
-  expect(asked).toEqual([{ graceSeconds: 5 }, "resume"]);
+  const reclaimed = await gpunode(["reclaim", "--gpu", "1", "--for", "1.5h", "--no-wait"], env);
+  expect(reclaimed.out).toMatch(/^Taking back GPU 1 until (\d{4}-\d\d-\d\d )?\d\d:\d\d\.\n$/);
+  expect((await gpunode(["resume"], env)).out).toMatch(
+    /^Lifted. Still kept from being lent:\n {2}The whole node: not lent before 18:00, until (2026-01-02 )?\d\d:00\n$/,
+  );
+  expect(JSON.parse((await gpunode(["resume", "--gpu", "1", "--json"], env)).out)).toEqual({
+    state: "draining",
+    holds: [kept],
+  });
+  expect(asked).toEqual([{ graceSeconds: 5 }, { gpus: ["1"], forMs: 5_400_000 }, {}, { gpus: ["1"] }]);
+});
+
+it.each([
+  ["--for", "tomorrow", "--for tomorrow: expected a length such as 90m, 2h or 1d"],
+  ["--for", "0h", "--for 0: expected a length above zero"],
+  ["--grace-seconds", "-1", "--grace-seconds -1: expected a whole number"],
+])("reclaim refuses %s %s", async (flag, value, message) => {
+  const env = await daemon();
+  expect(await gpunode(["reclaim", `${flag}=${value}`], env)).toEqual({
+    code: 2,
+    out: "",
+    err: `gpunode: ${message}\n`,
+  });
 });
 
 describe("config", () => {

@@ -67,7 +67,7 @@ it("an operator's day: serve, a node joins, submit --wait, look, logs, drain, st
   await side.start(advertise(), { joinToken, node: helloNode(side.key, "rig\u001b[31m") });
   const nodes = await gpunode(["nodes"], { env });
   expect(nodes.out).toMatch(
-    /^NAME +ID +STATE +GPUS +WORKLOADS +LAST SEEN\nrig \[31m +[a-z2-7]{26} +available +1 × NVIDIA T4 +0 +now\n$/,
+    /^NAME +ID +STATE +GPUS +WORKLOADS +LAST SEEN +30 DAYS\nrig \[31m +[a-z2-7]{26} +available +1 × NVIDIA T4 +0 +now +-\n$/,
   );
 
   const flags = ["--id", "job", "--gpus", "1", "--min-vram", "1000", "--precision", "fp16", "--precision", "int8"];
@@ -134,6 +134,25 @@ it("an operator's day: serve, a node joins, submit --wait, look, logs, drain, st
 function helloNode(key: { id: string; publicKey: string }, name: string) {
   return { id: key.id, publicKey: key.publicKey, name, labels: {}, bootId: "b", agentVersion: "1" };
 }
+
+it("nodes tells what each has proved to be like, and the API passes it on", { timeout: 30_000 }, async () => {
+  const house = await coordinator();
+  const reliability = {
+    since: "2026-01-01T00:00:00.000Z",
+    upSeconds: 99_899,
+    downSeconds: 101,
+    workloads: { succeeded: 12, failed: 1, stopped: 0, preempted: 2, lost: 0 },
+    preemptions: [
+      { cause: "owner", count: 1, noticeSeconds: { min: 30, p50: 30 } },
+      { cause: "schedule", count: 1, noticeSeconds: { min: 10, p50: 10 } },
+    ],
+  };
+  await agent(house.url).start(advertise({ reliability }));
+  const env = { GPUNODE_COORDINATOR_API: house.apiUrl };
+  const { out } = await gpunode(["nodes"], { env });
+  expect(out).toMatch(/ {2}now +99\.8 % up, 12 done, 1 failed, 2 preempted \(notice ≥ 10 s\)\n$/);
+  expect(JSON.parse((await gpunode(["nodes", "--json"], { env })).out)).toMatchObject([{ reliability }]);
+});
 
 it("takes a workload from a file or stdin, and its token from a file", { timeout: 30_000 }, async () => {
   const house = await coordinator({ apiTokens: ["sesame"] });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type Candidate, explain, match, type Request } from "../../src/coordinator/match.ts";
-import { Advertise } from "../../src/protocol/frames.ts";
+import { Advertise, Reliability } from "../../src/protocol/frames.ts";
 import { Workload } from "../../src/protocol/workload.ts";
 import { advertise, gpu } from "./agent-side.ts";
 
@@ -124,6 +124,87 @@ describe("picks the smallest that fits", () => {
   ];
   it.each(cases)("%s", (_name, gpus, resources, nodes, wanted, uuids) => {
     expect(match(request(gpus, resources), nodes)).toEqual({ fits: true, node: wanted, gpus: uuids });
+  });
+});
+
+describe("of equal nodes prefers the steadier", () => {
+  const DAY = 86_400;
+  function past(changes: {
+    downDays?: number;
+    lost?: number;
+    takenBack?: [cause: string, count: number][];
+    days?: number;
+  }): Reliability {
+    const { downDays = 0, lost = 0, takenBack = [], days = 30 } = changes;
+    return Reliability.parse({
+      since: "2026-01-01T00:00:00.000Z",
+      upSeconds: (days - downDays) * DAY,
+      downSeconds: downDays * DAY,
+      workloads: { succeeded: 5, failed: 0, stopped: 0, preempted: 0, lost },
+      preemptions: takenBack.map(([cause, count]) => ({ cause, count, noticeSeconds: { min: 10, p50: 10 } })),
+    });
+  }
+  const steady = past({ takenBack: [["owner", 1]], lost: 1 });
+  const twin = (name: string, reliability: Reliability | undefined, gpus: object[] = [t4()], memoryMiB = 32_000) =>
+    node(name, gpus, {
+      advertise: {
+        host: { architecture: "amd64", cpus: 8, memoryMiB },
+        ...(reliability !== undefined && { reliability }),
+      },
+    });
+  const picked = (a: Candidate, b: Candidate) => {
+    const answers = [
+      [a, b],
+      [b, a],
+    ].map((nodes) => match(request({ count: 1 }), nodes));
+    return answers.map((answer) => (answer.fits ? answer.node : undefined));
+  };
+
+  it.each([
+    ["up more of the time", steady, past({ downDays: 1 })],
+    ["down less", past({ downDays: 1 }), past({ downDays: 4 })],
+    ["interrupted less", steady, past({ takenBack: [["owner", 20]] })],
+    ["that lost less work", steady, past({ lost: 20 })],
+    ["known to be steady", steady, undefined],
+    ["known to be steady, before one known for an hour", steady, past({ days: 1 / 24 })],
+    ["nobody knows, before one that is often down", undefined, past({ downDays: 4 })],
+    [
+      "nobody knows, before one that is interrupted daily",
+      undefined,
+      past({ downDays: 1, takenBack: [["owner", 90]] }),
+    ],
+    [
+      "interrupted, before one that is down: time counts first",
+      past({ takenBack: [["owner", 90]] }),
+      past({ downDays: 9 }),
+    ],
+  ])("the one %s", (_name, better, worse) => {
+    expect(picked(twin("better", better), twin("worse", worse))).toEqual(["better", "better"]);
+  });
+
+  it("whatever some MiB of memory say, but not before the size of the node", () => {
+    const unsteady = past({ downDays: 9 });
+    const steadier = twin("steadier", steady, [t4()], 31_990);
+    expect(picked(steadier, twin("other", unsteady, [t4()], 31_985))).toEqual(["steadier", "steadier"]);
+    expect(picked(steadier, twin("smaller", unsteady, [t4()], 16_000))).toEqual(["smaller", "smaller"]);
+    expect(picked(twin("large", steady, [h100()]), twin("small", unsteady))).toEqual(["small", "small"]);
+  });
+
+  it.each([
+    ["a reboot", steady, past({ downDays: 0.01 })],
+    ["one bad evening", past({}), past({ takenBack: [["foreign_process", 3]] })],
+    [
+      "what the coordinator took back itself",
+      past({}),
+      past({
+        takenBack: [
+          ["coordinator", 300],
+          ["priority", 300],
+        ],
+      }),
+    ],
+  ])("%s decides nothing: the first named stays first", (_name, one, other) => {
+    expect(picked(twin("a", one), twin("b", other))).toEqual(["a", "b"]);
   });
 });
 

@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import { monotonicMs, steadyClock } from "../../src/host/clock.ts";
+import { monotonicMs, steadyClock, uptimeMs } from "../../src/host/clock.ts";
 
 describe("the monotonic clock", () => {
   it("is the same in another process", () => {
@@ -9,6 +9,13 @@ describe("the monotonic clock", () => {
     const other = Number(execFileSync(process.execPath, ["-e", script]));
     expect(other).toBeGreaterThan(before);
     expect(other).toBeLessThan(monotonicMs());
+  });
+});
+
+describe("the time since boot", () => {
+  it("is no shorter than the monotonic clock, which leaves out the time asleep", () => {
+    // /proc/uptime tells hundredths of a second.
+    expect(uptimeMs()).toBeGreaterThanOrEqual(monotonicMs() - 20);
   });
 });
 

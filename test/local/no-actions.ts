@@ -2,8 +2,9 @@ import type { LocalActions } from "../../src/local/server.ts";
 
 /** A daemon that does nothing of what it is asked. */
 export const noActions: LocalActions = {
-  drain() {},
-  resume() {},
+  drain: () => ({ holds: [] }),
+  reclaim: () => ({ holds: [] }),
+  resume: () => ({ holds: [] }),
   pauseSampling: async () => undefined,
   resumeSampling: async () => undefined,
   usage: () => ({ node: { id: "n", publicKey: "" }, records: [] }),

@@ -22,6 +22,7 @@ export function exampleSnapshot(): Snapshot {
       sessionId: "s-1",
       unackedEvents: 2,
     },
+    holds: [],
     gpus: [
       {
         index: 0,

@@ -17,13 +17,13 @@ const policy: Policy = {
   reserve: { cpus: 1, memoryMiB: 1024, diskMiB: 2048 },
   allowRoot: true,
   pullNoProgressMs: 1000,
+  preemptWithinMs: 120_000,
 };
 
 const node: NodeFacts = {
   gpus: [],
   holders: new Map(),
   policy,
-  draining: false,
   cpus: 8,
   memoryMiB: 16_384,
   diskFreeMiB: 10_000,
@@ -55,7 +55,7 @@ describe("admission", () => {
   });
 
   it.each<[string, object, Partial<NodeFacts>, string, RegExp]>([
-    ["while draining", {}, { draining: true }, "draining", /resume/],
+    ["while draining", {}, { heldBack: "drained by its owner" }, "draining", /new: drained by its owner/],
     ["without an engine", {}, { engineProblem: "no socket /x" }, "engine_unavailable", /no socket \/x/],
     [
       "an image that is not allowed",

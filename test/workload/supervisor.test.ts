@@ -1,378 +1,30 @@
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import { GpunodeError } from "../../src/protocol/errors.ts";
-import type { DurableEvent, EventBody, WorkloadEvent } from "../../src/protocol/event.ts";
-import type { Gpu } from "../../src/protocol/gpu.ts";
-import { type Workload, type WorkloadInput, Workload as WorkloadSchema } from "../../src/protocol/workload.ts";
+import type { WorkloadInput } from "../../src/protocol/workload.ts";
 import type { KeptLogs } from "../../src/workload/kept-logs.ts";
+import { LABEL_GENERATION, LABEL_NODE, LABEL_WORKLOAD } from "../../src/workload/needs.ts";
+import { isTerminal } from "../../src/workload/state.ts";
+import type { Supervisor, SupervisorDoors } from "../../src/workload/supervisor.ts";
 import {
-  type ContainerSpec,
-  type ContainerState,
-  type Engine,
-  type Journal,
-  type JournalRow,
-  LABEL_GENERATION,
-  LABEL_NODE,
-  LABEL_WORKLOAD,
-} from "../../src/workload/needs.ts";
-import { isUp } from "../../src/workload/plan.ts";
-import { recordKey } from "../../src/workload/record.ts";
-import { isTerminal, mayFollow } from "../../src/workload/state.ts";
-import { Supervisor, type SupervisorDoors } from "../../src/workload/supervisor.ts";
+  agentOn,
+  type ContainerStop,
+  Disk,
+  ended,
+  exits,
+  expectSound,
+  leave,
+  leaveAll,
+  NODE_ID,
+  oneGpu,
+  pause,
+  reached,
+  stage,
+  until,
+  World,
+  workload,
+} from "./stage.ts";
 
-/*
- * The supervisor and its runners between two stand-ins for the machine: a disk and a container engine, both in memory, so
- * that every call of theirs can be made to fail, to hang, or to be the last thing that happens before a crash.
- */
-
-const NODE_ID = "n".repeat(26);
-
-/** The disk: what lies on it survives the agent. */
-class Disk {
-  readonly rows = new Map<string, string>();
-  readonly events: DurableEvent[] = [];
-
-  workloadEvents(id?: string): WorkloadEvent[] {
-    return this.events.filter(
-      (event) => event.kind === "workload" && (id === undefined || event.workload === id),
-    ) as never;
-  }
-
-  states(id: string, generation = 1): string[] {
-    return this.workloadEvents(id)
-      .filter((event) => event.generation === generation)
-      .map(({ state }) => state);
-  }
-}
-
-interface Machine {
-  container: ContainerState;
-  spec: ContainerSpec;
-  /** Exit codes of its runs to come; with none left it runs until it is stopped. */
-  exits: number[];
-  down: PromiseWithResolvers<void>;
-}
-
-type Call = keyof Engine;
-type ContainerStop = Parameters<Engine["stop"]>[1];
-
-/** The engine's side: containers live on whatever becomes of the agent. */
-class World {
-  readonly machines = new Map<string, Machine>();
-  readonly calls: { call: Call; id: string; detail?: unknown }[] = [];
-  /** Called at the beginning of each call; what it throws, or waits for, the call does. */
-  before: (call: Call, id: string) => void | Promise<void> = () => undefined;
-  /** The same at its end, when it has had its effect. */
-  after: (call: Call, id: string) => void | Promise<void> = () => undefined;
-  #away = false;
-  #gone = Promise.withResolvers<void>();
-  /** GPUs that two live containers had at once. */
-  readonly shared: string[] = [];
-  #next = 1;
-
-  get away(): boolean {
-    return this.#away;
-  }
-
-  set away(away: boolean) {
-    this.#away = away;
-    if (away) this.#gone.resolve();
-    else this.#gone = Promise.withResolvers();
-  }
-
-  find(id: string): Machine | undefined {
-    return this.machines.get(id) ?? [...this.machines.values()].find(({ container }) => container.name === id);
-  }
-
-  of(workload: string): Machine | undefined {
-    return [...this.machines.values()].find(({ spec }) => spec.labels[LABEL_WORKLOAD] === workload);
-  }
-
-  count(call: Call): number {
-    return this.calls.filter((made) => made.call === call).length;
-  }
-
-  exit(machine: Machine, exitCode: number): void {
-    if (!isUp(machine.container)) return;
-    const finishedAt = new Date().toISOString();
-    machine.container = { ...machine.container, status: "exited", pid: 0, exitCode, finishedAt };
-    machine.down.resolve();
-  }
-
-  /** An agent's connection to it. Once `cut` is true nothing comes or goes: the agent was killed. */
-  connect(line: { cut: boolean } = { cut: false }): Engine {
-    const unavailable = () => new GpunodeError("engine_unavailable", "the engine is away");
-    const through = async <T>(call: Call, id: string, act: () => T | Promise<T>, detail?: unknown): Promise<T> => {
-      const check = () => {
-        if (line.cut || this.#away) throw unavailable();
-      };
-      await new Promise((resolve) => setImmediate(resolve));
-      check();
-      this.calls.push({ call, id, ...(detail !== undefined && { detail }) });
-      await this.before(call, id);
-      check();
-      const result = await act();
-      await this.after(call, id);
-      check();
-      return result;
-    };
-    const image = {
-      id: "sha256:i",
-      digest: "sha256:d",
-      sizeBytes: 1,
-      architecture: "amd64",
-      os: "linux",
-      env: [],
-      user: "",
-    };
-    const copy = (machine: Machine | undefined) => (machine === undefined ? undefined : { ...machine.container });
-    return {
-      info: () => Promise.resolve({ kind: "docker", available: !this.#away }),
-      pull: (reference, { signal, onProgress }) =>
-        untilAborted(
-          signal,
-          through("pull", reference, () => {
-            onProgress(1, 2);
-            return image;
-          }),
-        ),
-      image: () => Promise.resolve(image),
-      images: () => Promise.resolve([]),
-      create: (spec) =>
-        through("create", spec.name, () => {
-          const there = this.find(spec.name);
-          if (there !== undefined) return there.container.id;
-          const id = `c${this.#next++}`;
-          const base = { id, name: spec.name, labels: spec.labels, pid: 0, exitCode: 0, oomKilled: false, error: "" };
-          const exits = (spec.env.EXITS ?? "").split(",").filter(Boolean).map(Number);
-          const container: ContainerState = { ...base, status: "created", gpus: spec.gpus };
-          this.machines.set(id, { container, spec, exits, down: Promise.withResolvers() });
-          return id;
-        }),
-      start: (id) =>
-        through("start", id, () => {
-          const machine = this.find(id);
-          if (machine === undefined) throw new GpunodeError("internal", "gone");
-          if (isUp(machine.container)) return;
-          const others = [...this.machines.values()].filter((other) => other !== machine && isUp(other.container));
-          const taken = new Set(others.flatMap(({ spec }) => spec.gpus));
-          this.shared.push(...machine.spec.gpus.filter((uuid) => taken.has(uuid)));
-          const { finishedAt: _, ...container } = machine.container;
-          machine.container = { ...container, status: "running", pid: 1, startedAt: new Date().toISOString() };
-          machine.down = Promise.withResolvers();
-          const code = machine.exits.shift();
-          if (code !== undefined) setImmediate(() => this.exit(machine, code));
-        }),
-      stop: (id, options) =>
-        through(
-          "stop",
-          id,
-          () => {
-            const machine = this.find(id);
-            if (machine !== undefined) this.exit(machine, options.graceSeconds > 0 ? 143 : 137);
-          },
-          options,
-        ),
-      kill: (id) => through("kill", id, () => undefined),
-      remove: (id) =>
-        through("remove", id, () => {
-          this.machines.get(id)?.down.resolve();
-          this.machines.delete(id);
-        }),
-      inspect: (id) => through("inspect", id, () => copy(this.find(id))),
-      list: (nodeId) =>
-        through("list", "", () =>
-          [...this.machines.values()]
-            .filter(({ spec }) => spec.labels[LABEL_NODE] === nodeId)
-            .map(({ container }) => container),
-        ),
-      wait: (id, signal) =>
-        untilAborted(
-          signal,
-          through("wait", id, async () => {
-            const machine = this.find(id);
-            if (machine !== undefined && isUp(machine.container))
-              await Promise.race([machine.down.promise, this.#gone.promise]);
-            if (this.#away) throw unavailable();
-            return copy(this.find(id));
-          }),
-        ),
-      async *logs() {
-        await Promise.resolve();
-        yield { stream: "stdout" as const, data: Buffer.from("hello\n") };
-      },
-      usage: () => Promise.resolve(undefined),
-      exec: (id, argv, { signal }) =>
-        untilAborted(
-          signal,
-          through("exec", id, () => ({ exitCode: 0, output: "" }), argv),
-        ),
-      putFile: (id, file) => through("putFile", id, () => undefined, file),
-    };
-  }
-}
-
-/** The promise, or the signal's reason where that comes first; leaves no listener behind. */
-async function untilAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
-  promise.catch(() => undefined);
-  signal.throwIfAborted();
-  const cut = Promise.withResolvers<never>();
-  const abort = () => cut.reject(signal.reason);
-  signal.addEventListener("abort", abort);
-  try {
-    return await Promise.race([promise, cut.promise]);
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
-}
-
-function gpu(index: number): Gpu {
-  const health = { status: "healthy" as const, reasons: [] };
-  return {
-    index,
-    uuid: `GPU-${index}`,
-    vendor: "nvidia",
-    name: "Test",
-    vramMiB: 1000,
-    links: [],
-    health,
-    allocatable: true,
-  };
-}
-
-interface Agent extends AsyncDisposable {
-  supervisor: Supervisor;
-  /** What its journal does before and after each commit, counted from 1; a throw refuses the write. */
-  disk: { before: (commit: number, events: readonly EventBody[]) => void; after: (commit: number) => void };
-  line: { cut: boolean };
-  /** `skewMs`: time that passed; `stepMs`: what was done to the wall clock alone. */
-  clock: { skewMs: number; stepMs: number; silentSince: number | undefined };
-  doors: SupervisorDoors;
-  assign(input: Partial<WorkloadInput>): void;
-}
-
-const agents: Agent[] = [];
-
-function agentOn(disk: Disk, world: World, changes: Partial<SupervisorDoors> = {}): Agent {
-  const line = { cut: false };
-  const clock: Agent["clock"] = { skewMs: 0, stepMs: 0, silentSince: undefined };
-  const hooks: Agent["disk"] = { before: () => undefined, after: () => undefined };
-  const steady = () => Date.now() + clock.skewMs;
-  const now = () => steady() + clock.stepMs;
-  let commits = 0;
-  const journal: Journal = {
-    commit({ put, remove, events }) {
-      if (line.cut) throw new Error("this agent was killed");
-      const commit = ++commits;
-      hooks.before(commit, events);
-      for (const { key, body } of put) disk.rows.set(key, JSON.stringify(body));
-      for (const key of remove) disk.rows.delete(key);
-      const at = new Date(now()).toISOString();
-      const told = events.map((event, n) => ({ ...event, seq: disk.events.length + n + 1, at }));
-      disk.events.push(...told);
-      hooks.after(commit);
-      return told;
-    },
-    rows: () => [...disk.rows].map(([key, body]): JournalRow => ({ key, body: JSON.parse(body) as unknown })),
-    told: () => Promise.resolve(true),
-  };
-  const silent = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
-  const keptLogs: KeptLogs = {
-    keep: () => Promise.resolve(),
-    read: () => Promise.resolve([]),
-    forget: () => Promise.resolve(),
-  };
-  const doors: SupervisorDoors = {
-    engine: world.connect(line),
-    journal,
-    log: silent,
-    keptLogs,
-    now,
-    steady,
-    policy: {
-      images: ["*"],
-      hostPorts: { from: 38_100, to: 38_199 },
-      hostIp: "127.0.0.1",
-      reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
-      allowRoot: true,
-      pullNoProgressMs: 1000,
-    },
-    nodeId: NODE_ID,
-    host: { architecture: "amd64", cpus: 8, memoryMiB: 16_000 },
-    driver: () => ({}),
-    gpus: () => [gpu(0), gpu(1)],
-    engineProblem: () => undefined,
-    diskFreeMiB: () => undefined,
-    silentSince: () => clock.silentSince,
-    changed: () => undefined,
-    progress: () => undefined,
-    ...changes,
-  };
-  const supervisor = new Supervisor(doors);
-  const agent: Agent = {
-    supervisor,
-    disk: hooks,
-    line,
-    clock,
-    doors,
-    assign: (input) => supervisor.assign(workload(input)),
-    [Symbol.asyncDispose]: () => supervisor[Symbol.asyncDispose](),
-  };
-  agents.push(agent);
-  return agent;
-}
-
-function workload(input: Partial<WorkloadInput>): Workload {
-  return WorkloadSchema.parse({ id: "w", generation: 1, image: "a", ...input });
-}
-
-/** Runs that exit with these codes, one after the other. */
-const exits = (...codes: number[]) => ({ env: { EXITS: codes.join(",") } });
-const oneGpu = { gpus: { count: 1, uuids: ["GPU-0"] } };
-
-function until(condition: () => boolean, what: string, timeoutMs = 5000): Promise<void> {
-  return vi.waitFor(() => expect(condition(), what).toBe(true), { timeout: timeoutMs, interval: 2 });
-}
-
-const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
-const ended = (disk: Disk, id = "w", generation = 1) =>
-  until(() => disk.states(id, generation).some((state) => isTerminal(state as never)), `${id}#${generation} has ended`);
-const reached = (disk: Disk, state: string, id = "w", generation = 1) =>
-  until(() => disk.states(id, generation).includes(state), `${id}#${generation} is ${state}`);
-
-/** Fails where the agent does not leave in time. */
-async function leave(agent: Agent): Promise<void> {
-  const late = Promise.withResolvers<string>();
-  const timer = setTimeout(() => late.resolve("the agent hangs"), 3000);
-  const outcome = await Promise.race([agent[Symbol.asyncDispose]().then(() => "left"), late.promise]);
-  clearTimeout(timer);
-  expect(outcome).toBe("left");
-}
-
-/** What has to be true of every history. */
-function expectSound(disk: Disk): void {
-  const last = new Map<string, WorkloadEvent["state"]>();
-  for (const { workload: id, generation, state } of disk.workloadEvents()) {
-    const key = recordKey({ id, generation });
-    const before = last.get(key);
-    if (before !== undefined && before !== state)
-      expect(mayFollow(before, state), `${key}: ${before} → ${state}`).toBe(true);
-    if (before !== undefined && before === state) expect(isTerminal(state), `${key} ended twice`).toBe(false);
-    last.set(key, state);
-  }
-}
-
-afterEach(async () => {
-  for (const agent of agents.splice(0)) await leave(agent);
-});
-
-/** The commonest stage: an empty disk, an empty engine, one agent. */
-async function stage(changes: Partial<SupervisorDoors> = {}) {
-  const disk = new Disk();
-  const world = new World();
-  const agent = agentOn(disk, world, changes);
-  await agent.supervisor.restore();
-  return { disk, world, agent, supervisor: agent.supervisor };
-}
+afterEach(leaveAll);
 
 describe("a workload", () => {
   it("is told step by step, ends once, and leaves no container", async () => {
@@ -576,150 +228,6 @@ describe("an order to end", () => {
     agent.disk.before = () => undefined;
     await pause(50);
     expect(disk.states("w").at(-1)).toBe("running");
-  });
-});
-
-describe("preemption", () => {
-  const checkpoint = { exec: ["save"], timeoutSeconds: 60 };
-  /** The story of a preemption: its phases and the workload's last states, in order. */
-  const story = (disk: Disk) =>
-    disk.events.flatMap((event) =>
-      event.kind === "preemption"
-        ? [event.phase]
-        : event.kind === "workload" && event.state !== "accepted"
-          ? [event.state]
-          : [],
-    );
-
-  it("gives notice, lets it checkpoint, stops it, and says when it is over", async () => {
-    const { disk, world, agent, supervisor } = await stage();
-    agent.assign({ ...oneGpu, stop: { graceSeconds: 5, checkpoint } });
-    await reached(disk, "running");
-    expect(supervisor.preempt(["w"], { cause: "owner", message: "my turn" })).toBe(1);
-    await ended(disk);
-    expect(story(disk).slice(-5)).toEqual(["notice", "stopping", "checkpointed", "preempted", "finished"]);
-    expect(world.calls.map(({ call }) => call).filter((call) => call === "exec" || call === "stop")).toEqual([
-      "exec",
-      "stop",
-    ]);
-    expect(disk.events.find(({ kind }) => kind === "preemption")).toMatchObject({
-      cause: "owner",
-      workloads: ["w"],
-      gpus: ["GPU-0"],
-      message: "my turn",
-    });
-    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "preempted", reason: "owner", message: "my turn" });
-  });
-
-  it("is one notice for many, and none for what has ended", async () => {
-    const { disk, agent, supervisor } = await stage();
-    for (const id of ["a", "b"]) agent.assign({ id });
-    agent.assign({ id: "c", ...exits(0) });
-    await ended(disk, "c");
-    await reached(disk, "running", "a");
-    await reached(disk, "running", "b");
-    expect(supervisor.preempt(["a", "b", "c", "a"], { cause: "schedule" })).toBe(2);
-    await ended(disk, "a");
-    await ended(disk, "b");
-    const notices = disk.events.filter((event) => event.kind === "preemption" && event.phase === "notice");
-    expect(notices).toMatchObject([{ workloads: ["a", "b"] }]);
-  });
-
-  it("a second time gives no second notice, and can only make it sooner", async () => {
-    const { disk, world, agent, supervisor } = await stage();
-    let stubborn = true;
-    world.before = (call) => (call === "stop" && stubborn ? new Promise(() => undefined) : undefined);
-    agent.assign({ stop: { graceSeconds: 600 } });
-    await reached(disk, "running");
-    supervisor.preempt(["w"], { cause: "schedule" });
-    await until(() => world.count("stop") === 1, "it is being stopped");
-    supervisor.preempt(["w"], { cause: "owner", graceSeconds: 6000 });
-    stubborn = false;
-    supervisor.preempt(["w"], { cause: "owner", graceSeconds: 0 });
-    await ended(disk);
-    expect(world.calls.filter(({ call }) => call === "stop").at(-1)?.detail).toMatchObject({ graceSeconds: 0 });
-    expect(story(disk).filter((word) => word === "notice")).toHaveLength(1);
-    expect(disk.workloadEvents("w").at(-1)).toMatchObject({ state: "preempted", reason: "schedule" });
-  });
-
-  it("of a workload that is being released gives no notice that is never finished", async () => {
-    const { disk, world, agent, supervisor } = await stage();
-    let stubborn = true;
-    world.before = (call) => (call === "stop" && stubborn ? new Promise(() => undefined) : undefined);
-    agent.assign({ stop: { graceSeconds: 600 } });
-    await reached(disk, "running");
-    supervisor.release("w");
-    await until(() => world.count("stop") === 1, "it is being stopped");
-    stubborn = false;
-    supervisor.preempt(["w"], { cause: "owner", graceSeconds: 0 });
-    await ended(disk);
-    const phases = story(disk);
-    expect(phases.filter((word) => word === "finished")).toHaveLength(
-      phases.filter((word) => word === "notice").length,
-    );
-  });
-
-  it("told to the coordinator and not yet recorded in a crash is not forgotten", async () => {
-    const { disk, world, agent, supervisor } = await stage();
-    agent.assign({});
-    await reached(disk, "running");
-    agent.disk.after = () => {
-      agent.line.cut = true;
-    };
-    try {
-      supervisor.preempt(["w"], { cause: "owner", graceSeconds: 1 });
-    } catch {
-      // The rest of it was not written down.
-    }
-    await leave(agent);
-    const next = agentOn(disk, world);
-    await next.supervisor.restore();
-    await pause(300);
-    // Either nobody was told, or it goes on as it was told.
-    const phases = story(disk);
-    expect(phases.includes("notice")).toBe(phases.includes("finished"));
-  });
-
-  it("goes on with the checkpoint where the agent left in the middle of it", async () => {
-    const { disk, world, agent, supervisor } = await stage();
-    world.before = (call) => (call === "exec" ? new Promise(() => undefined) : undefined);
-    agent.assign({ stop: { graceSeconds: 5, checkpoint } });
-    await reached(disk, "running");
-    supervisor.preempt(["w"], { cause: "owner" });
-    await until(() => world.count("exec") === 1, "it checkpoints");
-    await leave(agent);
-    world.before = () => undefined;
-    const next = agentOn(disk, world);
-    await next.supervisor.restore();
-    await ended(disk);
-    expect(story(disk).slice(-3)).toEqual(["checkpointed", "preempted", "finished"]);
-  });
-
-  it("has its checkpoint on record also where the disk refused in between", async () => {
-    const { disk, agent, supervisor } = await stage();
-    let refusals = 1;
-    agent.disk.before = (_, events) => {
-      if (events.some((event) => event.kind === "preemption" && event.phase === "checkpointed") && refusals-- > 0) {
-        throw new Error("SQLITE_FULL");
-      }
-    };
-    agent.assign({ stop: { graceSeconds: 5, checkpoint } });
-    await reached(disk, "running");
-    supervisor.preempt(["w"], { cause: "owner" });
-    await ended(disk);
-    expect(story(disk)).toContain("checkpointed");
-  });
-
-  it("with a short grace does not wait for a long checkpoint", async () => {
-    const { disk, agent, supervisor } = await stage();
-    agent.assign({ stop: { graceSeconds: 5, checkpoint: { exec: ["save"], timeoutSeconds: 86_400 } } });
-    await reached(disk, "running");
-    const before = Date.now();
-    supervisor.preempt(["w"], { cause: "cloud_notice", graceSeconds: 20 });
-    const notice = disk.events.find((event) => event.kind === "preemption");
-    const deadline = notice?.kind === "preemption" ? Date.parse(notice.deadline ?? "") : Number.NaN;
-    expect(deadline - before).toBeLessThan(60_000);
-    await ended(disk);
   });
 });
 
@@ -1305,7 +813,10 @@ describe("what an earlier agent left", () => {
     const disk = new Disk();
     disk.rows.set("w#3", JSON.stringify({ id: "w", generation: 3, state: "running", spec: "from the future" }));
     disk.rows.set("x#1", "7");
-    await agentOn(disk, new World()).supervisor.restore();
+    const changed: string[] = [];
+    const onChange = ({ id, state }: { id: string; state: string }) => void changed.push(`${id} ${state}`);
+    await agentOn(disk, new World(), { changed: onChange }).supervisor.restore();
+    expect(changed.sort()).toEqual(["w lost", "x lost"]);
     expect([...disk.rows.keys()].sort()).toEqual(["w#3", "x#1"]);
     expect(disk.workloadEvents("w")).toMatchObject([{ generation: 3, state: "lost" }]);
     expect(disk.workloadEvents("x")).toMatchObject([{ generation: 1, state: "lost" }]);
@@ -1339,13 +850,14 @@ describe("what an earlier agent left", () => {
 
 describe("a draining node", () => {
   it("takes nothing new and keeps what it has", async () => {
-    const { disk, agent, supervisor } = await stage();
+    const held: ReturnType<SupervisorDoors["held"]> = { gpus: new Map() };
+    const { disk, agent } = await stage({ held: () => held });
     agent.assign({});
     await reached(disk, "running");
-    supervisor.draining = true;
+    held.node = "drained by its owner";
     expect(() => agent.assign({ id: "x" })).toThrow(expect.objectContaining({ code: "draining" }) as Error);
     agent.assign({});
-    supervisor.draining = false;
+    delete held.node;
     agent.assign({ id: "x", ...exits(0) });
     await ended(disk, "x");
     expect(disk.states("w").at(-1)).toBe("running");

@@ -6,7 +6,14 @@ import { admit } from "../../src/workload/admit.ts";
 import type { SmallFile } from "../../src/workload/needs.ts";
 import { LABEL_NODE } from "../../src/workload/needs.ts";
 import type { StopOrder } from "../../src/workload/record.ts";
-import { NOTICE_FILE, noticeOf, noticeText, type TenantNotice, tellTenant } from "../../src/workload/tenant-notice.ts";
+import {
+  NOTICE_FILE,
+  noticeOf,
+  noticeOfEnd,
+  noticeText,
+  type TenantNotice,
+  tellTenant,
+} from "../../src/workload/tenant-notice.ts";
 import { neverAborted, openEngine, outputOf, pullSmallImage, removeAll, specFor } from "../engine/harness.ts";
 import { containersLeft, haveEngine } from "../support/engine.ts";
 
@@ -48,43 +55,62 @@ describe("the file a tenant reads", () => {
   });
 });
 
-describe("the deadline a tenant is told", () => {
+describe("the notice a tenant is told", () => {
   // The wall clock was set back by an hour since the boot.
   const clocks = { now: () => AT, steady: () => AT + 3_600_000 };
-  const order = (changes: Partial<StopOrder> = {}): StopOrder => ({
-    outcome: "preempted",
+  const STEADY = clocks.steady();
+  const order = (changes: Partial<StopOrder> = {}, told: Partial<NonNullable<StopOrder["preemption"]>> = {}) => ({
+    outcome: "preempted" as const,
     reason: "owner",
     graceSeconds: 10,
-    preemption: { cause: "owner" },
     ...changes,
+    preemption: { cause: "owner" as const, ...told },
   });
   const checkpoint = { exec: ["save"], timeoutSeconds: 60 };
 
-  it("is that of the order, by the wall clock", () => {
-    const stop = order({ killAt: clocks.steady() + 5000, message: "now" });
-    expect(noticeOf({ spec: specOf({ stop: { checkpoint } }), stop }, clocks)).toEqual({
+  it("has the deadline that was told to all, by the wall clock", () => {
+    const stop = order({ message: "now" }, { noticedAt: STEADY - 100, dueAt: STEADY + 5000 });
+    expect(noticeOfEnd({ spec: specOf({ stop: { checkpoint } }), stop }, clocks)).toEqual({
       phase: "notice",
       cause: "owner",
       message: "now",
-      at: AT,
+      at: AT - 100,
       deadline: AT + 5000,
     });
   });
 
-  it("is never in the past", () => {
-    const stop = order({ killAt: clocks.steady() - 5000 });
-    expect(noticeOf({ spec: specOf(), stop }, clocks)?.deadline).toBe(AT);
+  it("has the order's end where that is sooner, and never one in the past", () => {
+    const noticedAt = STEADY - 100;
+    const sooner = order({ killAt: STEADY + 1000 }, { noticedAt, dueAt: STEADY + 5000 });
+    expect(noticeOfEnd({ spec: specOf(), stop: sooner }, clocks)?.deadline).toBe(AT + 1000);
+    const past = order({ killAt: STEADY - 5000 }, { noticedAt });
+    expect(noticeOfEnd({ spec: specOf(), stop: past }, clocks)?.deadline).toBe(AT - 100);
   });
 
-  it("is the time of checkpoint and grace where the order has no end", () => {
-    expect(noticeOf({ spec: specOf(), stop: order() }, clocks)?.deadline).toBe(AT + 10_000);
-    expect(noticeOf({ spec: specOf({ stop: { checkpoint } }), stop: order() }, clocks)?.deadline).toBe(AT + 70_000);
+  it("has the time of checkpoint and grace where the order says nothing", () => {
+    expect(noticeOfEnd({ spec: specOf(), stop: order() }, clocks)).toMatchObject({ at: AT, deadline: AT + 10_000 });
+    const spec = specOf({ stop: { checkpoint } });
+    expect(noticeOfEnd({ spec, stop: order() }, clocks)?.deadline).toBe(AT + 70_000);
   });
 
-  it("is none for a stop that takes no GPU back", () => {
-    const { preemption: _, ...stop } = order({ outcome: "stopped", reason: "released" });
-    expect(noticeOf({ spec: specOf(), stop }, clocks)).toBeUndefined();
-    expect(noticeOf({ spec: specOf() }, clocks)).toBeUndefined();
+  it("is none for a stop that takes no GPU back, nor for one that a notice has announced", () => {
+    const stop = { outcome: "stopped" as const, reason: "released", graceSeconds: 10 };
+    expect(noticeOfEnd({ spec: specOf(), stop }, clocks)).toBeUndefined();
+    expect(noticeOfEnd({ spec: specOf() }, clocks)).toBeUndefined();
+    const notice = { cause: "owner" as const, noticedAt: STEADY - 9000, deadlineAt: STEADY + 1000 };
+    const announced = order({}, { noticedAt: STEADY - 9000 });
+    expect(noticeOfEnd({ spec: specOf(), stop: announced, notice }, clocks)).toBeUndefined();
+    const another = order({}, { noticedAt: STEADY });
+    expect(noticeOfEnd({ spec: specOf(), stop: another, notice }, clocks)?.at).toBe(AT);
+  });
+
+  it("ahead of time has the deadline or, as a warning, none; withdrawn it has neither that nor the old words", () => {
+    const notice = { cause: "schedule" as const, message: "at six", noticedAt: STEADY - 100 };
+    const told = { phase: "notice", cause: "schedule", message: "at six", at: AT - 100 };
+    expect(noticeOf(notice, clocks)).toEqual(told);
+    expect(noticeOf({ ...notice, deadlineAt: STEADY + 60_000 }, clocks)).toEqual({ ...told, deadline: AT + 60_000 });
+    const withdrawn = noticeOf({ ...notice, deadlineAt: STEADY + 60_000, withdrawn: true }, clocks);
+    expect(withdrawn).toEqual({ phase: "withdrawn", cause: "schedule", at: AT });
   });
 });
 
@@ -103,6 +129,7 @@ describe("a cache where the notice comes", () => {
       reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
       allowRoot: true,
       pullNoProgressMs: 1000,
+      preemptWithinMs: 60_000,
     },
   };
   const admitted = (path: string) =>
