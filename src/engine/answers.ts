@@ -49,6 +49,24 @@ export const ContainerAnswer = z.object({
 });
 export type ContainerAnswer = z.infer<typeof ContainerAnswer>;
 
+/** What a container was made of, as far as `put-file.ts` asks. */
+export const ContainerVolumesAnswer = z.object({
+  /** Id of its image. */
+  Image: z.string(),
+  Config: z.object({
+    /** Folders that its image wants on a volume each. */
+    Volumes: z
+      .record(z.string(), z.unknown())
+      .nullish()
+      .transform((map) => map ?? {}),
+  }),
+  Mounts: z
+    .array(z.object({ Type: text, Name: text, Destination: text }))
+    .nullish()
+    .transform((list) => list ?? []),
+});
+export type ContainerVolumes = z.infer<typeof ContainerVolumesAnswer>;
+
 export const ContainerListAnswer = z.array(z.object({ Id: z.string() }));
 
 export const EventAnswer = z.object({

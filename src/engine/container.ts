@@ -64,12 +64,7 @@ function hostConfig(spec: ContainerSpec, engine: EngineTraits): Docker.HostConfi
     PidsLimit: spec.pids ?? PIDS_DEFAULT,
     PortBindings: portBindings(spec),
     // Volumes as mounts and not as "binds": there a name with a slash would be a path of the host.
-    Mounts: spec.volumes.map(({ name, path }) => ({
-      Type: "volume" as const,
-      Source: name,
-      Target: path,
-      VolumeOptions: volumeOptions(spec),
-    })),
+    Mounts: mounts(spec),
     DeviceRequests: engine.simulatedGpus ? [] : deviceRequests(spec.gpus),
     LogConfig: { Type: "json-file", Config: { "max-size": LOG_FILE_MAX, "max-file": LOG_FILES } },
     // The runner alone decides on restarts, and removes a container only when its end is on record.
@@ -88,7 +83,20 @@ function hostConfig(spec: ContainerSpec, engine: EngineTraits): Docker.HostConfi
   };
 }
 
-function volumeOptions(spec: ContainerSpec): Docker.MountSettings["VolumeOptions"] {
+function mounts(spec: ContainerSpec): Docker.MountSettings[] {
+  const volumes = spec.volumes.map(({ name, path }) => ({
+    Type: "volume" as const,
+    Source: name,
+    Target: path,
+    VolumeOptions: volumeOptions(spec),
+  }));
+  if (spec.inbox === undefined) return volumes;
+  // Without a name: it is removed with the container. What the image has there is no business of the agent's.
+  const VolumeOptions = { ...volumeOptions(spec), NoCopy: true };
+  return [...volumes, { Type: "volume", Source: "", Target: spec.inbox, VolumeOptions }];
+}
+
+function volumeOptions(spec: ContainerSpec): NonNullable<Docker.MountSettings["VolumeOptions"]> {
   const Labels: Record<string, string> = { [LABEL_NODE]: spec.labels[LABEL_NODE] ?? "" };
   return { NoCopy: false, Labels, DriverConfig: { Name: "local", Options: {} } };
 }

@@ -7,6 +7,7 @@ import { engineFacts } from "./info.ts";
 import { readLogs } from "./logs.ts";
 import { ownContainers } from "./own-containers.ts";
 import { createPuller } from "./pull.ts";
+import { putFile } from "./put-file.ts";
 import { createStopper } from "./stop.ts";
 import { usageReader } from "./usage.ts";
 import { waitUntilDown } from "./wait.ts";
@@ -81,6 +82,10 @@ export function createDockerEngine(options: DockerEngineOptions): DockerEngine {
     },
     async exec(id, argv, how) {
       return await execInside({ client, log }, await containers.requireThere(id), argv, how);
+    },
+    async putFile(id, file, { signal }) {
+      const own = await requireOwn(id);
+      if (own !== undefined) await putFile({ client, nodeId }, own, file, signal);
     },
     async [Symbol.asyncDispose]() {
       await stopper[Symbol.asyncDispose]();

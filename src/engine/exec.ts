@@ -8,6 +8,9 @@ import { demultiplex } from "./logs.ts";
 
 /** More than a health check or a checkpoint has to say. */
 const OUTPUT_MOST_BYTES = 64 * 1024;
+/** A command that says more is read no faster than this, so that one that prints gigabytes costs the owner neither memory nor a core. */
+const LOUD_BYTES = 1024 * 1024;
+const LOUD_EVERY_MS = 100;
 /** What a killed command gets to be gone. */
 const KILLED_MS = 2_000;
 
@@ -17,7 +20,8 @@ export interface ExecOptions {
 }
 
 /**
- * Runs a command in a running container. Its output beyond 64 KiB is read and dropped, so that it never blocks on it.
+ * Runs a command in a running container. Its output beyond 64 KiB is read and dropped, at some 10 MiB/s, so that it never blocks on it
+ * for good.
  *
  * The engine has no request that ends a command: closing its connection leaves it running. So on time-out and
  * abort its process group is killed from outside, by the host's process id that the engine tells. Where this process may not
@@ -42,9 +46,13 @@ export async function execInside(
     execId = await createExec(client, containerId, argv);
     const stream = await startExec(client, execId, limit.signal);
     let bytes = 0;
+    let loud = LOUD_BYTES;
     for await (const { data } of demultiplex(piecesOf(stream, limit.signal))) {
       if (bytes < OUTPUT_MOST_BYTES) output.push(data.subarray(0, OUTPUT_MOST_BYTES - bytes));
       bytes += data.length;
+      if (bytes < loud) continue;
+      loud += LOUD_BYTES;
+      await sleep(LOUD_EVERY_MS, undefined, { signal: limit.signal });
     }
   } catch (error) {
     if (!limit.signal.aborted) throw error;

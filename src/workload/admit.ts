@@ -1,7 +1,9 @@
+import { posix } from "node:path";
 import { GpunodeError } from "../protocol/errors.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Workload } from "../protocol/workload.ts";
 import { allocate, type Holders } from "./allocate.ts";
+import { INBOX } from "./tenant-notice.ts";
 
 /** What the provider allows; from the configuration. Each refusal names the rule it comes from. */
 export interface Policy {
@@ -56,6 +58,7 @@ export function admit(workload: Workload, node: NodeFacts): { gpus: string[] } {
   requireUser(workload.user, policy);
   requireCount(node);
   requirePorts(workload, node);
+  requireInboxFree(workload);
   requireResources(workload, node);
   return { gpus: allocate(workload.gpus, node.gpus, node.holders) };
 }
@@ -157,6 +160,12 @@ function requirePorts(workload: Workload, { policy, live }: NodeFacts): void {
     `${workload.ports.length} ports asked for; policy.host_ports ${policy.hostPorts.from}-${policy.hostPorts.to} has ${size - used} of ${size} left`,
     { details: { asked: workload.ports.length, left: size - used } },
   );
+}
+
+function requireInboxFree({ caches }: Workload): void {
+  const taken = caches.find(({ path }) => posix.resolve(path) === INBOX);
+  if (taken === undefined) return;
+  throw new GpunodeError("invalid_spec", `cache "${taken.name}" cannot be at ${INBOX}: gpunode's own files are there`);
 }
 
 function requireResources({ resources }: Workload, node: NodeFacts): void {

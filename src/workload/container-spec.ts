@@ -2,6 +2,7 @@ import type { Policy } from "./admit.ts";
 import { type ContainerSpec, LABEL_GENERATION, LABEL_NODE, LABEL_WORKLOAD } from "./needs.ts";
 import type { Secrets } from "./record.ts";
 import { containerName, type WorkloadRecord } from "./record.ts";
+import { INBOX, NOTICE_FILE, NOTICE_VARIABLE } from "./tenant-notice.ts";
 
 /** What the container of a record is made from. Pure, but for the secrets it carries into the environment. */
 export function containerSpec(
@@ -18,7 +19,8 @@ export function containerSpec(
     image: record.imageId ?? spec.image,
     ...(spec.entrypoint !== undefined && { entrypoint: spec.entrypoint }),
     ...(spec.command !== undefined && { command: spec.command }),
-    env: { ...spec.env, ...secrets?.secretEnv },
+    // Ours last: a variable that names another file would only lead the tenant astray.
+    env: { ...spec.env, ...secrets?.secretEnv, [NOTICE_VARIABLE]: NOTICE_FILE },
     ...(spec.workdir !== undefined && { workdir: spec.workdir }),
     ...(spec.user !== undefined && { user: spec.user }),
     gpus: record.gpus,
@@ -29,6 +31,7 @@ export function containerSpec(
     ports: record.ports,
     hostIp,
     volumes: spec.caches.map(({ name, path }) => ({ name: cacheVolume(record, name), path })),
+    inbox: INBOX,
     ...(runtime !== undefined && { runtime }),
     stopSignal: spec.stop.signal,
   };

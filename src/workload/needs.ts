@@ -55,6 +55,11 @@ export interface ContainerSpec {
   hostIp: string;
   /** Docker volumes kept between workloads. */
   volumes: { name: string; path: string }[];
+  /**
+   * Folder inside that `putFile` writes to. It is a volume of the container's own that goes with it, and so is there also where its
+   * root file system is read-only. Only root may write to it.
+   */
+  inbox?: string;
   runtime?: string;
   stopSignal: string;
 }
@@ -92,6 +97,15 @@ export interface LogOptions {
   /** RFC 3339. */
   since?: string;
   signal: AbortSignal;
+}
+
+/** A file of a few kilobytes for a container. */
+export interface SmallFile {
+  /** Absolute, in the container; directly in its `inbox`. */
+  path: string;
+  text: string;
+  /** It belongs to root. */
+  mode: 0o644 | 0o755;
 }
 
 /** One reading of what a container uses; counters grow from the container's start. */
@@ -160,6 +174,12 @@ export interface Engine {
     argv: string[],
     options: { timeoutMs: number; signal: AbortSignal },
   ): Promise<{ exitCode?: number; output: string }>;
+  /**
+   * Writes a small file into the container's inbox, over the one before it; a reader sees either whole. Needs no shell and no program
+   * in the image, and nothing the container does can lead it elsewhere. A container that is gone is no error. Throws `unsupported` where
+   * the container has no inbox there, `internal` with the engine's words, or the signal's reason.
+   */
+  putFile(id: string, file: SmallFile, options: { signal: AbortSignal }): Promise<void>;
 }
 
 /** Label on every container of ours: the node's id. */

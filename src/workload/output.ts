@@ -61,7 +61,18 @@ export class WorkloadOutput {
       if (hasContainer && (await this.#hasContainer(record))) {
         const { follow, signal } = options;
         const part = { ...(since !== undefined && { since }), ...(tail !== undefined && { tail }) };
-        yield* this.#fromContainer(record, { follow, signal, ...part });
+        let told = false;
+        try {
+          for await (const chunk of this.#fromContainer(record, { follow, signal, ...part })) {
+            told = true;
+            yield chunk;
+          }
+        } catch (error) {
+          const ended = this.#find(id);
+          if (told || since !== options.since || ended === undefined || !isTerminal(ended.state)) throw error;
+          // Its removal had begun when it was looked at: what it wrote has been kept before that.
+          return yield* await this.#kept.read(ended, tail);
+        }
         since = await this.#readUntil(record);
         tail = undefined;
       } else {

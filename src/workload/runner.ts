@@ -16,6 +16,7 @@ import { containerName, eventOf, type Secrets, type StopOrder, type WorkloadReco
 import { isTerminal } from "./state.ts";
 import { harder } from "./stop-order.ts";
 import { takeDown } from "./take-down.ts";
+import { noticeOf, tellTenant } from "./tenant-notice.ts";
 import { JournalRefused, WrittenRecord } from "./written-record.ts";
 
 /**
@@ -401,13 +402,15 @@ export class Runner {
     }
   }
 
-  async #heedNotice(_container: ContainerState, signal: AbortSignal): Promise<void> {
-    const { steady } = this.#doors;
+  async #heedNotice({ id: containerId }: ContainerState, signal: AbortSignal): Promise<void> {
+    const { engine, log, steady } = this.#doors;
+    const { noticeSignal } = this.record.spec.stop;
     await heedNotice(
       {
         record: () => this.record,
         changed: () => this.#noticeChanged.promise,
-        tell: async () => undefined,
+        tell: (notice, until) =>
+          tellTenant(engine, { containerId, noticeSignal }, noticeOf(notice, this.#doors), { signal: until, log }),
         order: (stop) => this.order(stop),
         steady,
       },

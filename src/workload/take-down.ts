@@ -2,6 +2,7 @@ import { orAborted } from "./abort.ts";
 import { planEnd } from "./end-plan.ts";
 import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
 import { isTerminal } from "./state.ts";
+import { noticeOfEnd, tellTenant } from "./tenant-notice.ts";
 import type { WrittenRecord } from "./written-record.ts";
 
 /** A stop signal waits this long at most for the coordinator to hold the notice. */
@@ -11,6 +12,8 @@ export interface TakeDownDoors {
   engine: Engine;
   journal: Journal;
   log: Log;
+  /** The wall clock, for what is told. */
+  now(): number;
   /** The clock for deadlines. */
   steady(): number;
 }
@@ -34,8 +37,11 @@ export async function takeDown(
   }
   const noticeSeq = record.current.stop?.preemption?.noticeSeq;
   if (record.current.state !== "stopping") {
-    // The notice is with the coordinator before the first signal, or half a second has passed.
-    if (noticeSeq !== undefined) await orAborted(journal.told(noticeSeq, NOTICE_WAIT_MS), signal);
+    // The notice is with the coordinator before the first signal, or half a second has passed; the tenant is told meanwhile.
+    const told = noticeSeq === undefined ? undefined : orAborted(journal.told(noticeSeq, NOTICE_WAIT_MS), signal);
+    const notice = noticeOfEnd(record.current, doors);
+    const tenant = { containerId: container.id, noticeSignal: stopPolicy.noticeSignal };
+    await Promise.all([told, notice && tellTenant(engine, tenant, notice, { signal, log: doors.log })]);
     const { reason, message } = record.order;
     record.move("stopping", { reason, ...(message !== undefined && { message }) });
   }

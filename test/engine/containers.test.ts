@@ -243,6 +243,9 @@ describe.runIf(haveEngine)("containers", () => {
     const long = await exec("head -c 1000000 /dev/zero | tr '\\0' x");
     expect(long.exitCode).toBe(0);
     expect(long.output).toBe("x".repeat(64 * 1024));
+    // Far more than is listened to: it still comes to its own end, and the code is known.
+    const loud = await exec("dd if=/dev/zero bs=1M count=20; exit 5");
+    expect(loud).toEqual({ exitCode: 5, output: "\0".repeat(64 * 1024) });
     const missing = await engine.exec(id, ["/nope"], { timeoutMs: 10_000, signal: neverAborted() });
     expect(missing.exitCode).toBeGreaterThan(125);
   });

@@ -20,6 +20,7 @@ class Stage {
   kept: string[] = [];
   asked: LogOptions[] = [];
   onInspect: () => void = () => undefined;
+  onLogs: () => void = () => undefined;
   #more = Promise.withResolvers<void>();
   readonly output: WorkloadOutput;
 
@@ -44,6 +45,7 @@ class Stage {
   async *#logs(options: LogOptions): AsyncGenerator<LogChunk> {
     this.asked.push(options);
     await turn(0);
+    this.onLogs();
     const since = options.since === undefined ? 0 : Date.parse(options.since);
     const first = this.lines.filter(({ at }) => at >= since);
     let next = this.lines.length - (options.tail === undefined ? first.length : Math.min(first.length, options.tail));
@@ -207,6 +209,32 @@ describe("reading a workload's output", () => {
     const reader = stage.follow({ follow: false });
     await reader.done;
     expect(reader.got).toEqual(["last words"]);
+  });
+});
+
+describe("a container that is just being removed", () => {
+  const removing = () => {
+    throw new Error("can not get logs from container which is dead or marked for removal");
+  };
+
+  it.each([true, false])("is read from what was kept (follow: %s)", async (follow) => {
+    const stage = new Stage();
+    stage.up();
+    stage.down(2);
+    stage.set({ state: "failed" });
+    stage.kept = ["last words"];
+    stage.onLogs = removing;
+    const reader = stage.follow({ follow });
+    await reader.done;
+    expect(reader.got).toEqual(["last words"]);
+  });
+
+  it("of a workload that lives on is an error", async () => {
+    const stage = new Stage();
+    stage.up();
+    stage.kept = ["not these"];
+    stage.onLogs = removing;
+    await expect(stage.follow().done).rejects.toThrow(/marked for removal/);
   });
 });
 

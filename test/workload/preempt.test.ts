@@ -200,6 +200,27 @@ describe("a notice ahead of its deadline", () => {
     expect(story(disk).at(-1)).toBe("stopped");
   });
 
+  it("is told to the tenant, and its withdrawal, and the next one once, with its signal, before its end begins", async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    agent.assign({ ...oneGpu, stop: { graceSeconds: 1, noticeSignal: "SIGUSR1" } });
+    await reached(disk, "running");
+    const told = () =>
+      world.calls.flatMap(({ call, detail }) => {
+        if (call === "putFile") {
+          const { phase, cause } = JSON.parse((detail as { text: string }).text) as { phase: string; cause: string };
+          return [`${phase} ${cause}`];
+        }
+        return call === "kill" || call === "stop" ? [call] : [];
+      });
+    supervisor.preempt(["w"], { cause: "schedule", begin: "late", deadlineAt: agent.doors.steady() + 60_000 });
+    await until(() => told().length === 2, "the tenant knows");
+    supervisor.withdraw(["w"], "a longer evening");
+    await until(() => told().length === 3, "the tenant knows of the withdrawal");
+    supervisor.preempt(["w"], { cause: "cloud_notice", begin: "late", deadlineAt: agent.doors.steady() + 1200 });
+    await ended(disk);
+    expect(told()).toEqual(["notice schedule", "kill", "withdrawn schedule", "notice cloud_notice", "kill", "stop"]);
+  });
+
   it("is replaced by a sooner one and by nothing else", async () => {
     const { disk, agent, supervisor } = await stage();
     agent.assign(oneGpu);

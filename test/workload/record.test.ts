@@ -101,7 +101,16 @@ describe("the container of a record", () => {
 
   it("gets the secret environment over the plain one", () => {
     const record = recordOf({ env: { A: "plain", B: "kept" } });
-    expect(containerSpec(record, { secretEnv: { A: "secret" } }, node).env).toEqual({ A: "secret", B: "kept" });
+    expect(containerSpec(record, { secretEnv: { A: "secret" } }, node).env).toMatchObject({ A: "secret", B: "kept" });
+  });
+
+  it("is told where a notice will be, whatever the workload calls so", () => {
+    const record = recordOf({ env: { GPUNODE_PREEMPTION_FILE: "/elsewhere" } });
+    const secrets = { secretEnv: { GPUNODE_PREEMPTION_FILE: "/nowhere" } };
+    expect(containerSpec(record, secrets, node)).toMatchObject({
+      env: { GPUNODE_PREEMPTION_FILE: "/run/gpunode/preemption.json" },
+      inbox: "/run/gpunode",
+    });
   });
 
   /** Names of the volumes a workload's caches lie in. */

@@ -205,6 +205,7 @@ export class World {
           signal,
           through("exec", id, () => ({ exitCode: 0, output: "" }), argv),
         ),
+      putFile: (id, file) => through("putFile", id, () => undefined, file),
     };
   }
 }
