@@ -3,18 +3,20 @@ import type { PolicyInfo } from "../protocol/frames.ts";
 import type { Policy } from "../workload/admit.ts";
 
 /** What the provider allows, in the workload room's words. */
-export function policyOf({ policy }: Config): Policy {
+export function policyOf({ policy, preemption }: Config): Policy {
   const { pullNoProgressSeconds, ...rest } = policy;
-  return { ...rest, pullNoProgressMs: pullNoProgressSeconds * 1000 };
+  return { ...rest, pullNoProgressMs: pullNoProgressSeconds * 1000, priorityPreemption: preemption.priority };
 }
 
 /** What a coordinator is told of it. */
-export function advertisedPolicy({ images, maxWorkloads, hostPorts, runtime, allowRoot, reserve }: Policy): PolicyInfo {
+export function advertisedPolicy(policy: Policy): PolicyInfo {
+  const { images, maxWorkloads, hostPorts, runtime, allowRoot, reserve, priorityPreemption } = policy;
   return {
     images: [...images],
     hostPorts: `${hostPorts.from}-${hostPorts.to}`,
     allowRoot,
     reserve,
+    priorityPreemption,
     ...(maxWorkloads !== undefined && { maxWorkloads }),
     ...(runtime !== undefined && { runtime }),
   };

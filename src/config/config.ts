@@ -48,6 +48,10 @@ export interface Config {
     allowRoot: boolean;
     pullNoProgressSeconds: number;
   };
+  preemption: {
+    /** A workload may take GPUs from preemptible ones of lower priority. */
+    priority: boolean;
+  };
   log: { level: Values["log.level"] };
 }
 
@@ -98,6 +102,7 @@ export function configOf(values: Values): Config {
       allowRoot: values["policy.allow_root"],
       pullNoProgressSeconds: values["policy.pull_no_progress_seconds"],
     },
+    preemption: { priority: values["preemption.priority"] },
     log: { level: values["log.level"] },
   };
 }

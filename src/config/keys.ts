@@ -198,6 +198,11 @@ export const KEYS = {
     kind: kinds.integer({ min: 5, max: 86_400 }),
     description: "A pull that has not moved for so long is given up. There is no limit on its whole length.",
   }),
+  "preemption.priority": defaulted<boolean>(true, {
+    kind: kinds.boolean(),
+    description:
+      "Whether a workload may take GPUs from preemptible ones of lower priority, where none are free. They are given notice, and end as with any preemption.",
+  }),
   "log.level": defaulted<(typeof LOG_LEVELS)[number]>("info", {
     kind: kinds.oneOf(...LOG_LEVELS),
     description: "How much the daemon says.",

@@ -19,6 +19,8 @@ export interface Policy {
   allowRoot: boolean;
   /** A pull that has not moved for this long is given up. */
   pullNoProgressMs: number;
+  /** A workload may take GPUs from preemptible ones of lower priority. */
+  priorityPreemption: boolean;
 }
 
 /** The node at the moment of admission. */
@@ -44,6 +46,12 @@ export interface NodeFacts {
  * `policy_denied`, `insufficient_memory`, `insufficient_disk`, `no_matching_gpu`, `gpu_busy`, `invalid_spec`.
  */
 export function admit(workload: Workload, node: NodeFacts): { gpus: string[] } {
+  requireAllButGpus(workload, node);
+  return { gpus: allocate(workload.gpus, node.gpus, node.holders) };
+}
+
+/** The same without its GPUs: throws what keeps the workload from this node in any other respect. */
+export function requireAllButGpus(workload: Workload, node: NodeFacts): void {
   const { policy } = node;
   if (node.draining) throw new GpunodeError("draining", "the node is draining: it accepts nothing new until `resume`");
   if (node.engineProblem !== undefined) throw new GpunodeError("engine_unavailable", node.engineProblem);
@@ -52,7 +60,6 @@ export function admit(workload: Workload, node: NodeFacts): { gpus: string[] } {
   requireCount(node);
   requirePorts(workload, node);
   requireResources(workload, node);
-  return { gpus: allocate(workload.gpus, node.gpus, node.holders) };
 }
 
 /** Throws `invalid_spec` where it names no image, `image_not_allowed` where the provider's patterns leave it out. */

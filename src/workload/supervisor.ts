@@ -3,7 +3,7 @@ import type { EventBody, PreemptionCause } from "../protocol/event.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Workload } from "../protocol/workload.ts";
 import { orAborted } from "./abort.ts";
-import { admit, type Policy } from "./admit.ts";
+import type { Policy } from "./admit.ts";
 import type { Holders } from "./allocate.ts";
 import { DesiredSet } from "./desired-set.ts";
 import type { KeptLogs } from "./kept-logs.ts";
@@ -11,6 +11,7 @@ import { silenceEnds } from "./lease.ts";
 import { type Engine, type Journal, type JournalRow, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
 import { PortBook } from "./port-range.ts";
+import { admitByPriority, takeOverNotice, takeOverOrder } from "./priority.ts";
 import {
   eventOf,
   type Lost,
@@ -169,7 +170,8 @@ export class Supervisor implements AsyncDisposable {
 
   /**
    * Takes a workload in, or says why not by throwing `GpunodeError`. On disk when this returns. The same id and generation
-   * again changes nothing; a higher generation ends the one before it and follows when that has ended.
+   * again changes nothing; a higher generation ends the one before it and follows when that has ended. Where its GPUs are held by
+   * preemptible workloads of lower priority these are preempted, and it follows when they have ended.
    */
   assign(workload: Workload): void {
     const known = this.#latest(workload.id)?.runner;
@@ -188,11 +190,19 @@ export class Supervisor implements AsyncDisposable {
         );
       }
     }
-    const { gpus } = admit(workload, this.#facts(workload.id));
+    const { gpus, victims } = admitByPriority(workload, this.#facts(workload.id), this.records());
     const record = newRecord(workload, gpus, this.#doors.now());
+    const replaced = this.#live(workload.id);
+    const outranked = this.runners().filter((runner) => victims.includes(runner.record));
     this.#commitOrders(
-      this.#live(workload.id).map((runner) => [runner, stopOrder(runner.record, "replaced")]),
-      { put: [{ key: recordKey(record), body: record }], events: [eventOf(record)] },
+      [
+        ...replaced.map((runner) => [runner, stopOrder(runner.record, "replaced")] as const),
+        ...outranked.map((runner) => [runner, takeOverOrder(runner.record, workload)] as const),
+      ],
+      {
+        put: [{ key: recordKey(record), body: record }],
+        events: [...takeOverNotice(victims, workload, this.#doors.now()), eventOf(record)],
+      },
     );
     this.#desired.add(workload.id);
     this.#begin(record, secretsOf(workload));

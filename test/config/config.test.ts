@@ -56,6 +56,7 @@ it("an empty file gives the defaults", async () => {
       allowRoot: true,
       pullNoProgressSeconds: 120,
     },
+    preemption: { priority: true },
     log: { level: "info" },
   });
 });
@@ -130,6 +131,7 @@ it("every key can be set in the environment", async () => {
     "policy.runtime": "runsc",
     "policy.allow_root": "no",
     "policy.pull_no_progress_seconds": "5",
+    "preemption.priority": "no",
     "log.level": "trace",
   };
   const names = KEY_NAMES.filter((key) => key !== "coordinator.join_token_file");
@@ -155,6 +157,7 @@ it("every key can be set in the environment", async () => {
     allowRoot: false,
     pullNoProgressSeconds: 5,
   });
+  expect(config.preemption).toEqual({ priority: false });
 });
 
 describe("what is wrong is said with its line", () => {

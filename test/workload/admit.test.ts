@@ -17,6 +17,7 @@ const policy: Policy = {
   reserve: { cpus: 1, memoryMiB: 1024, diskMiB: 2048 },
   allowRoot: true,
   pullNoProgressMs: 1000,
+  priorityPreemption: true,
 };
 
 const node: NodeFacts = {

@@ -44,6 +44,7 @@ function policyOf(count: number, hostIp = "127.0.0.1"): Policy {
     reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
     allowRoot: true,
     pullNoProgressMs: 1000,
+    priorityPreemption: true,
   };
 }
 

@@ -14,6 +14,7 @@ const policy: Policy = {
   reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
   allowRoot: true,
   pullNoProgressMs: 1000,
+  priorityPreemption: true,
 };
 
 function recordOf(input: object, changes: Partial<WorkloadRecord> = {}): WorkloadRecord {

@@ -294,6 +294,7 @@ function agentOn(disk: Disk, world: World, changes: Partial<SupervisorDoors> = {
       reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
       allowRoot: true,
       pullNoProgressMs: 1000,
+      priorityPreemption: true,
     },
     nodeId: NODE_ID,
     host: { architecture: "amd64", cpus: 8, memoryMiB: 16_000 },
