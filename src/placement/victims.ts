@@ -81,10 +81,14 @@ function cheapestFirst(a: Holder, b: Holder): number {
   return a.priority - b.priority || b.acceptedAt - a.acceptedAt || (a.id < b.id ? -1 : 1);
 }
 
-/** Lower is better, number by number; for sets of the same size. */
-function costOf(victims: readonly Holder[]): number[] {
+/** What it costs to take from these, number by number, lower is better: how many, their priorities, their ages. */
+export function costOf(victims: readonly Holder[]): number[] {
   const costliestFirst = [...victims].sort((a, b) => cheapestFirst(b, a));
-  return [...costliestFirst.map(({ priority }) => priority), ...costliestFirst.map(({ acceptedAt }) => -acceptedAt)];
+  return [
+    victims.length,
+    ...costliestFirst.map(({ priority }) => priority),
+    ...costliestFirst.map(({ acceptedAt }) => -acceptedAt),
+  ];
 }
 
 /** Of all candidates what must remain: those who free the least are left out first, and of those the costliest. */

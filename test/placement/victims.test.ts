@@ -101,6 +101,18 @@ describe("whose GPUs are taken", () => {
       ["young"],
     ],
     [
+      "of pairs of the same priority the one whose older half is the younger",
+      { count: 2, nvlink: true },
+      linked("aabb"),
+      [
+        holder("a1", "0", { acceptedAt: 1 }),
+        holder("a2", "1", { acceptedAt: 9 }),
+        holder("b1", "2", { acceptedAt: 5 }),
+        holder("b2", "3", { acceptedAt: 4 }),
+      ],
+      ["b1", "b2"],
+    ],
+    [
       "lower priority before youth",
       {},
       plain(2),
