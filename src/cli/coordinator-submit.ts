@@ -16,6 +16,7 @@ interface SubmitOptions extends ClientOptions {
   memory?: string;
   cpus?: string;
   priority?: string;
+  requeue?: true;
   wait?: true;
 }
 
@@ -35,7 +36,8 @@ export function registerSubmit(coordinator: Command): void {
     .option("--port <port>", "container port to publish; may be repeated", collect)
     .option("--memory <MiB>", "memory limit")
     .option("--cpus <count>", "CPU limit")
-    .option("--priority <0-1000>", "who goes first")
+    .option("--priority <0-1000>", "who goes first, and may take GPUs from lower ones that are preemptible")
+    .option("--requeue", "when it is preempted, run it again as soon as there is room, with the same caches")
     .option("--wait", "show what happens until it ends; exit code 0 only if it succeeded")
     .action(command(submit));
 }
@@ -76,7 +78,7 @@ async function submissionOf(
 ): Promise<Record<string, unknown>> {
   if (options.file !== undefined) {
     if (image !== undefined) throw new UsageError("give either --file or an image, not both");
-    return readSpec(options);
+    return { ...(await readSpec(options)), ...requeueOf(options) };
   }
   if (image === undefined) throw new UsageError("name an image, or give a workload with --file");
   const { gpus, minVram, precision, minComputeCapability, memory, cpus, priority } = options;
@@ -90,6 +92,7 @@ async function submissionOf(
   return {
     image,
     ...(options.id !== undefined && { id: options.id }),
+    ...requeueOf(options),
     ...(command.length > 0 && { command }),
     ...(priority !== undefined && { priority: wholeNumber("--priority", priority) }),
     gpus: request,
@@ -101,6 +104,10 @@ async function submissionOf(
     secretEnv: Object.fromEntries((options.secretEnv ?? []).map(fromEnvironment)),
     ports: (options.port ?? []).map((port) => ({ container: wholeNumber("--port", port) })),
   };
+}
+
+function requeueOf({ requeue }: SubmitOptions): { onPreempt?: "requeue" } {
+  return requeue === true ? { onPreempt: "requeue" } : {};
 }
 
 async function readSpec(options: SubmitOptions): Promise<Record<string, unknown>> {

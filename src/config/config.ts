@@ -58,6 +58,7 @@ export interface Config {
     hostShutdown: boolean;
     hostShutdownMs: number;
     coordinator: boolean;
+    priority: boolean;
     gpuFault: boolean;
   };
   cloud: {
@@ -126,6 +127,7 @@ export function configOf(values: Values): Config {
     preemption: {
       withinMs: values["preemption.within_seconds"] * 1000,
       coordinator: values["preemption.coordinator"],
+      priority: values["preemption.priority"],
       gpuFault: values["preemption.gpu_fault"],
       hostShutdown: values["preemption.host_shutdown"],
       hostShutdownMs: values["preemption.host_shutdown_seconds"] * 1000,

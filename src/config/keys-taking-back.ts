@@ -48,6 +48,10 @@ export const TAKING_BACK_KEYS = {
     "Time that work has for its checkpoint and its end then. systemd is asked for more where the unit's TimeoutStopSec is shorter.",
   ),
   "preemption.cloud_notice": onOff(true, "Whether notices of the cloud that this machine will be taken are heeded."),
+  "preemption.priority": onOff(
+    true,
+    "Whether a workload may take GPUs from preemptible ones of lower priority, where none are free. They are given notice, and end as with any preemption.",
+  ),
   "preemption.coordinator": onOff(true, "Whether the coordinator may take back what runs here (`preempt`, `drain`)."),
   "preemption.gpu_fault": onOff(
     true,

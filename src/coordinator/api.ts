@@ -11,6 +11,7 @@ import type { Log } from "./log.ts";
 import { NODE_DISCONNECTED, SLOW_READER } from "./log-stream.ts";
 import type { Schedule } from "./schedule.ts";
 import { nodeView, workloadView } from "./views.ts";
+import { OnPreempt } from "./workload-table.ts";
 
 /** What the API is built on. */
 export interface ApiDoors {
@@ -37,6 +38,7 @@ const Grace = Quantity.max(86_400).exactOptional();
 const Submission = z.strictObject({
   ...Workload.omit({ id: true, generation: true }).shape,
   id: WorkloadId.exactOptional(),
+  onPreempt: OnPreempt.exactOptional(),
 });
 const ReleaseBody = z.strictObject({ graceSeconds: Grace });
 const PreemptBody = z.strictObject({ graceSeconds: Grace, reason: z.string().max(1000).exactOptional() });

@@ -1,5 +1,6 @@
 import { choose } from "../placement/choose.ts";
 import { compareNumbers, misfit, type Unit, unitsOf } from "../placement/unit.ts";
+import type { Holder } from "../placement/victims.ts";
 import type { Advertise } from "../protocol/frames.ts";
 import type { GpuRequest, Resources } from "../protocol/workload.ts";
 import { steadiness } from "./steadiness.ts";
@@ -12,6 +13,10 @@ import { steadiness } from "./steadiness.ts";
 
 /** Free memory is compared in steps: machines of one kind differ by some MiB, and that must not decide before their steadiness does. */
 const MEMORY_STEP_MIB = 8192;
+/** A live workload on a node, with what it holds. */
+export interface Placed extends Holder {
+  memoryMiB: number;
+}
 
 /** A connected node, with what is already given away on it. */
 export interface Candidate {
@@ -24,6 +29,10 @@ export interface Candidate {
   workloads: number;
   /** Sum of the `memoryMiB` promised to them. */
   memoryPromisedMiB: number;
+  /** Those of them that are not ending; a higher priority may take theirs (`match-by-priority.ts`). */
+  staying: readonly Placed[];
+  /** UUIDs that are taken by somebody who is none of ours. */
+  strange: ReadonlySet<string>;
   /** Why it is not asked now, e.g. because it refused this workload. */
   refusal?: string;
 }
@@ -33,9 +42,9 @@ export interface Request {
   resources: Resources;
 }
 
-/** Where it goes, or for each node the first reason why not, in words with the numbers. */
+/** Where it goes, with the workloads that have to end for it, or for each node the first reason why not, in words with the numbers. */
 export type Match =
-  | { fits: true; node: string; gpus: string[] }
+  | { fits: true; node: string; gpus: string[]; takesFrom?: string[] }
   | { fits: false; reasons: { node: string; name: string; reason: string }[] };
 
 type Fit = { gpus: string[]; rank: number[] } | { reason: string };
@@ -59,36 +68,48 @@ export function explain(reasons: readonly { name: string; reason: string }[]): s
   return named.join("; ") + (more > 0 ? `; and ${more} more nodes` : "");
 }
 
-function fitOn(candidate: Candidate, { gpus: request, resources }: Request): Fit {
+/** What the node would give, or the first reason why it can't. A rank of lower numbers is better. */
+export function fitOn(candidate: Candidate, { gpus: request, resources }: Request): Fit {
   const { advertisement, taken } = candidate;
-  if (candidate.refusal !== undefined) return { reason: candidate.refusal };
-  if (advertisement.state === "draining") return { reason: "it is draining" };
-  if (!advertisement.engine.available) return { reason: "its container engine is not available" };
-  const { maxWorkloads } = advertisement.policy;
-  if (maxWorkloads !== undefined && candidate.workloads >= maxWorkloads) {
-    return { reason: `it takes ${maxWorkloads} workloads and has ${candidate.workloads}` };
-  }
-  const { reserve } = advertisement.policy;
-  const cpus = Math.max(0, advertisement.host.cpus - (reserve?.cpus ?? 0));
-  if (resources.cpus !== undefined && resources.cpus > cpus) {
-    return { reason: `it lends ${cpus} CPUs, ${resources.cpus} asked for` };
-  }
-  const lent = Math.max(0, advertisement.host.memoryMiB - (reserve?.memoryMiB ?? 0));
-  const memoryFreeMiB = Math.max(0, lent - candidate.memoryPromisedMiB);
-  if (resources.memoryMiB !== undefined && resources.memoryMiB > memoryFreeMiB) {
-    return {
-      reason: `${memoryFreeMiB} of ${lent} MiB of memory are free, ${resources.memoryMiB} MiB asked for`,
-    };
-  }
+  const reason = obstacle(candidate, resources);
+  if (reason !== undefined) return { reason };
   const units = unitsOf(advertisement.gpus, request);
   const isFree = (unit: Unit) => !taken.has(unit.uuid) && !taken.has(unit.gpu.uuid);
   const chosen = chooseGpus(request, units, isFree);
   if ("reason" in chosen) return chosen;
   const vramMiB = chosen.units.reduce((sum, unit) => sum + (unit.vramMiB ?? 0), 0);
   const free = units.filter(isFree).length;
-  const memorySteps = Math.floor(memoryFreeMiB / MEMORY_STEP_MIB);
-  const rank = [vramMiB, free, memorySteps, ...steadiness(advertisement.reliability), memoryFreeMiB];
+  const { freeMiB } = memory(candidate);
+  const memorySteps = Math.floor(freeMiB / MEMORY_STEP_MIB);
+  const rank = [vramMiB, free, memorySteps, ...steadiness(advertisement.reliability), freeMiB];
   return { gpus: chosen.units.map((unit) => unit.uuid), rank };
+}
+
+/** The first reason why a node can't take a workload of these resources, whatever its GPUs; undefined where there is none. */
+export function obstacle(candidate: Candidate, resources: Resources): string | undefined {
+  const { advertisement, workloads } = candidate;
+  if (candidate.refusal !== undefined) return candidate.refusal;
+  if (advertisement.state === "draining") return "it is draining";
+  if (!advertisement.engine.available) return "its container engine is not available";
+  const { maxWorkloads, reserve } = advertisement.policy;
+  if (maxWorkloads !== undefined && workloads >= maxWorkloads) {
+    return `it takes ${maxWorkloads} workloads and has ${workloads}`;
+  }
+  const cpus = Math.max(0, advertisement.host.cpus - (reserve?.cpus ?? 0));
+  if (resources.cpus !== undefined && resources.cpus > cpus) {
+    return `it lends ${cpus} CPUs, ${resources.cpus} asked for`;
+  }
+  const { lentMiB, freeMiB } = memory(candidate);
+  if (resources.memoryMiB !== undefined && resources.memoryMiB > freeMiB) {
+    return `${freeMiB} of ${lentMiB} MiB of memory are free, ${resources.memoryMiB} MiB asked for`;
+  }
+  return undefined;
+}
+
+function memory({ advertisement, memoryPromisedMiB }: Candidate): { lentMiB: number; freeMiB: number } {
+  const { host, policy } = advertisement;
+  const lentMiB = Math.max(0, host.memoryMiB - (policy.reserve?.memoryMiB ?? 0));
+  return { lentMiB, freeMiB: Math.max(0, lentMiB - memoryPromisedMiB) };
 }
 
 function chooseGpus(

@@ -3,16 +3,21 @@ import type { Advertise } from "../protocol/frames.ts";
 import { CLOSE, MAX_FRAME_BYTES } from "../protocol/limits.ts";
 import { Workload, type WorkloadInput } from "../protocol/workload.ts";
 import { ApiError } from "./api-error.ts";
+import { candidateOf } from "./candidate.ts";
 import type { CoordinatorDatabase, StoreResult } from "./database.ts";
 import type { Log } from "./log.ts";
 import { type Candidate, explain, match } from "./match.ts";
+import { matchByPriority } from "./match-by-priority.ts";
 import type { Session } from "./session.ts";
 import type { CommandAnswer, CommandBody, SessionDoors } from "./session-doors.ts";
 import { isEnd, type PlacementState } from "./states.ts";
-import type { WorkloadRecord } from "./workload-table.ts";
+import type { OnPreempt, WorkloadRecord } from "./workload-table.ts";
 
-/** A workload as it is submitted: the generation is the coordinator's, the id may be left to it. */
-export type Submission = Omit<WorkloadInput, "id" | "generation"> & { id?: string };
+/**
+ * A workload as it is submitted: the generation is the coordinator's, the id may be left to it. `onPreempt` says what follows a
+ * preemption: it ends (the default), or waits for its next generation.
+ */
+export type Submission = Omit<WorkloadInput, "id" | "generation"> & { id?: string; onPreempt?: OnPreempt };
 
 /**
  * Who runs what. Holds the connected nodes' sessions (the newest of each) and decides, each time something changed,
@@ -21,6 +26,7 @@ export type Submission = Omit<WorkloadInput, "id" | "generation"> & { id?: strin
  *
  * A workload is put on a node by writing it down first (`assigned`) and sending `assign` then; if the session ends in
  * between, the `sync` of the next one says the same. A node that refuses it is not asked again until it advertises anew.
+ * One that was preempted and is to be resumed (`onPreempt`) goes back to those without a node.
  * A workload is never run elsewhere because its node is silent: it may still be running there. The operator sees it as
  * `lost` after the lease and may release it or submit it again.
  */
@@ -68,8 +74,9 @@ export class Schedule implements SessionDoors {
       const { state } = this.standing(known);
       if (!isEnd(state)) throw new ApiError("conflict", `workload ${id} is ${state}: release it, or take another id`);
     }
-    const workload = Workload.parse({ ...submission, id, generation: (known?.generation ?? 0) + 1 });
-    this.#database.workloads.put(workload);
+    const { onPreempt = "end", ...wanted } = submission;
+    const workload = Workload.parse({ ...wanted, id, generation: (known?.generation ?? 0) + 1 });
+    this.#database.workloads.put(workload, { onPreempt });
     this.#forget(id);
     this.#log.info({ workload: id, generation: workload.generation, image: workload.image }, "workload submitted");
     this.place();
@@ -162,10 +169,11 @@ export class Schedule implements SessionDoors {
       if (effect !== "none") session.progress.delete(workload);
       if (effect === "ended") this.#forget(workload);
       if (effect === "rejected") this.#refused(workload, session, `rejected it: ${message ?? "without a word why"}`);
+      if (effect === "requeued") this.#log.info({ workload }, `workload preempted, and waits again: ${message ?? ""}`);
     }
     this.#settleReleased(session);
     if (result.stored > 0) this.#onChange();
-    if (result.effects.some(({ effect }) => effect === "ended" || effect === "rejected")) this.place();
+    if (result.effects.some(({ effect }) => effect !== "none" && effect !== "changed")) this.place();
   }
 
   closed(session: Session, why: { code: number; reason: string }): void {
@@ -194,20 +202,26 @@ export class Schedule implements SessionDoors {
 
   // ------------------------------------------------------------- placing
 
-  /** Tries each workload without a node. What fits nowhere waits, with the reason for the operator. */
+  /**
+   * Tries each workload without a node. What fits nowhere takes the GPUs of lower priorities, if that helps; else it waits, with the
+   * reason for the operator.
+   */
   place(): void {
     for (const record of this.#database.workloads.pending()) {
-      const found = match(record.spec, this.#candidates(record));
+      const candidates = this.#candidates(record);
+      const asItIs = match(record.spec, candidates);
+      const found = asItIs.fits ? asItIs : (matchByPriority(record.spec, candidates) ?? asItIs);
       if (!found.fits) {
         this.#waitingFor.set(record.id, explain(found.reasons));
         continue;
       }
-      const session = this.sessions.get(found.node);
+      const { node, gpus, takesFrom } = found;
+      const session = this.sessions.get(node);
       const workload = this.#full(record);
       if (session === undefined || workload === undefined) continue;
-      this.#database.workloads.assign(record.id, found.node, found.gpus);
+      this.#database.workloads.assign(record.id, node, gpus);
       this.#waitingFor.delete(record.id);
-      this.#log.info({ workload: record.id, generation: record.generation, node: found.node }, "workload assigned");
+      this.#log.info({ workload: record.id, generation: record.generation, node, takesFrom }, "workload assigned");
       void this.#assign(session, workload);
     }
     this.#onChange();
@@ -235,33 +249,14 @@ export class Schedule implements SessionDoors {
 
   #candidates(record: WorkloadRecord): Candidate[] {
     const placed = this.#database.workloads.placed();
+    const isOver = (id: string) => this.#database.workloads.get(id)?.endedAt !== undefined;
     return [...this.sessions.values()].flatMap((session) => {
       const { advertisement, nodeId, hello } = session;
       if (advertisement === undefined || hello === undefined || !session.isSynced) return [];
       const here = placed.filter((other) => other.node === nodeId);
       const refusal = this.#refusalOf(record, session) ?? this.#tooLarge(record, here);
-      return {
-        id: nodeId,
-        name: hello.node.name,
-        advertisement,
-        taken: this.#taken(advertisement, here),
-        workloads: here.length,
-        memoryPromisedMiB: here.reduce((sum, other) => sum + (other.spec.resources.memoryMiB ?? 0), 0),
-        ...(refusal !== undefined && { refusal }),
-      };
+      return candidateOf({ id: nodeId, name: hello.node.name, advertisement, refusal }, here, isOver);
     });
-  }
-
-  /** GPUs given here, and those the node says are held by somebody, unless it is one whose end we know already. */
-  #taken(advertisement: Advertise, here: readonly WorkloadRecord[]): Set<string> {
-    const taken = new Set(here.flatMap((other) => other.gpus));
-    for (const gpu of advertisement.gpus) {
-      for (const { uuid, allocatedTo } of [gpu, ...(gpu.mig?.instances ?? [])]) {
-        if (allocatedTo === undefined) continue;
-        if (this.#database.workloads.get(allocatedTo)?.endedAt === undefined) taken.add(uuid);
-      }
-    }
-    return taken;
   }
 
   #refusalOf(record: WorkloadRecord, session: Session): string | undefined {

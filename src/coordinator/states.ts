@@ -6,7 +6,8 @@ import { WORKLOAD_STATES, type WorkloadState } from "../protocol/workload.ts";
  *
  *     pending ── placed ──▶ assigned ── events ──▶ accepted … running ──▶ one of the six ends
  *        ▲                     │           │
- *        └── refused, or `rejected` (generation + 1) ─┘
+ *        └─────────────────────┴───────────┘
+ *          refused, `rejected`, or `preempted` and to be run again: generation + 1
  */
 export const PLACEMENT_STATES = ["pending", "assigned", ...WORKLOAD_STATES] as const;
 export const PlacementState = z.enum(PLACEMENT_STATES);

@@ -1,14 +1,19 @@
 import type { DatabaseSync, SQLInputValue } from "node:sqlite";
 import { z } from "zod";
 import { WorkloadEvent } from "../protocol/event.ts";
-import { Workload } from "../protocol/workload.ts";
+import { Workload, type WorkloadState } from "../protocol/workload.ts";
 import type { Sealer } from "./secrets.ts";
 import { isEnd, mayFollow, PlacementState } from "./states.ts";
+
+/** What follows when a node preempts it: its end, or its next generation as soon as there is room. The coordinator's own affair. */
+export const OnPreempt = z.enum(["end", "requeue"]);
+export type OnPreempt = z.infer<typeof OnPreempt>;
 
 /** A workload without what must not be seen; the names of the secrets are told, not their values. */
 export const OpenSpec = Workload.omit({ id: true, generation: true, registryAuth: true, secretEnv: true }).extend({
   secretEnvNames: z.array(z.string()),
   hasRegistryAuth: z.boolean(),
+  onPreempt: OnPreempt.default("end"),
 });
 export type OpenSpec = z.infer<typeof OpenSpec>;
 
@@ -35,8 +40,11 @@ export interface WorkloadRecord {
   endedAt?: string;
 }
 
-/** What an event did to its workload: nothing, a change, its end, or back to `pending` because its node rejected it. */
-export type Effect = "none" | "changed" | "ended" | "rejected";
+/**
+ * What an event did to its workload: nothing, a change, its end, or back to `pending` because its node rejected it, or preempted
+ * what is to be resumed.
+ */
+export type Effect = "none" | "changed" | "ended" | "rejected" | "requeued";
 
 const Row = z.object({
   id: z.string(),
@@ -66,12 +74,13 @@ export class WorkloadTable {
   }
 
   /** Writes a new workload, or a new generation of one that ended. Secrets go in sealed. */
-  put(workload: Workload): void {
+  put(workload: Workload, { onPreempt }: { onPreempt: OnPreempt }): void {
     const { id, generation, registryAuth, secretEnv, ...open } = workload;
     const spec: OpenSpec = {
       ...open,
       secretEnvNames: Object.keys(secretEnv),
       hasRegistryAuth: registryAuth !== undefined,
+      onPreempt,
     };
     const secrets = JSON.stringify({ secretEnv, ...(registryAuth !== undefined && { registryAuth }) });
     const hasSecrets = spec.hasRegistryAuth || spec.secretEnvNames.length > 0;
@@ -110,7 +119,7 @@ export class WorkloadTable {
 
   /** The workload as its node must get it, secrets and all. Throws where the secrets can't be read with this key. */
   full(record: WorkloadRecord): Workload {
-    const { secretEnvNames: _names, hasRegistryAuth: _auth, ...open } = record.spec;
+    const { secretEnvNames: _names, hasRegistryAuth: _auth, onPreempt: _next, ...open } = record.spec;
     const sealed = this.#db.prepare("SELECT secrets FROM workloads WHERE id = ?").get(record.id)?.secrets;
     const secrets =
       sealed instanceof Uint8Array ? Secrets.parse(JSON.parse(this.#sealer.unseal(sealed, record.id))) : {};
@@ -126,7 +135,10 @@ export class WorkloadTable {
     ]);
   }
 
-  /** Takes it away from a node that won't have it. The generation grows, so nothing that node still says can be mixed up. */
+  /**
+   * Takes it away from a node that won't have it, or no longer. The generation grows, so nothing that node still says can be mixed up.
+   * Secrets and age stay: it goes on waiting where it stood.
+   */
   unplace(id: string): void {
     this.#run(
       `UPDATE workloads SET node = NULL, gpus = '[]', state = 'pending', detail = '{}', generation = generation + 1,
@@ -154,9 +166,10 @@ export class WorkloadTable {
     const record = this.get(event.workload);
     if (record === undefined || record.node !== node || record.generation !== event.generation) return "none";
     if (!mayFollow(record.state, event.state)) return "none";
-    if (event.state === "rejected" && record.wanted === "run") {
+    const goesOn = effectOfGoingOn(event.state, record.spec);
+    if (goesOn !== undefined && record.wanted === "run") {
       this.unplace(record.id);
-      return "rejected";
+      return goesOn;
     }
     const { reason: _reason, message: _message, ...kept } = record.detail;
     const detail = { ...kept, ...Detail.parse(event) };
@@ -186,6 +199,12 @@ export class WorkloadTable {
   #run(sql: string, values: SQLInputValue[]): void {
     this.#db.prepare(sql).run(...values);
   }
+}
+
+/** Ends of a generation that are none of the workload, while it is wanted. */
+function effectOfGoingOn(state: WorkloadState, { onPreempt }: OpenSpec): "rejected" | "requeued" | undefined {
+  if (state === "rejected") return "rejected";
+  return state === "preempted" && onPreempt === "requeue" ? "requeued" : undefined;
 }
 
 function recordOf(row: z.infer<typeof Row>): WorkloadRecord {

@@ -1,9 +1,7 @@
 import type { GpuLink } from "../protocol/gpu.ts";
 import type { GpuRequest } from "../protocol/workload.ts";
+import { binomial, combinations, SETS_MAX } from "./combinations.ts";
 import { compareNumbers, type Unit } from "./unit.ts";
-
-/** So many sets are looked at one by one (8 of 16 GPUs are 12,870); beyond that a set is grown from each unit. */
-const SETS_MAX = 20_000;
 
 /** How near two GPUs are over PCIe, nearest highest: one switch, several, one host bridge, one NUMA node, across sockets. */
 const NEARNESS: Readonly<Record<NonNullable<GpuLink["path"]>, number>> = { pix: 5, pxb: 4, phb: 3, node: 2, sys: 1 };
@@ -63,7 +61,7 @@ function ranking(units: readonly Unit[], nvlinks: readonly ReadonlySet<number>[]
   };
 }
 
-/** Sets of `count` of the positions below `size`, each in ascending order. */
+/** Sets of `count` of the positions below `size`, each in ascending order: all of them, or where those are too many one grown from each. */
 function* candidates(size: number, count: number, nvlinks: readonly ReadonlySet<number>[]): Generator<number[]> {
   if (binomial(size, count) <= SETS_MAX) {
     yield* combinations(size, count);
@@ -83,24 +81,6 @@ function* candidates(size: number, count: number, nvlinks: readonly ReadonlySet<
     }
     yield set.sort((a, b) => a - b);
   }
-}
-
-function* combinations(size: number, count: number): Generator<number[]> {
-  const set = Array.from({ length: count }, (_, position) => position);
-  while (true) {
-    yield set;
-    let place = count - 1;
-    while (place >= 0 && set[place] === size - count + place) place -= 1;
-    if (place < 0) return;
-    const from = (set[place] ?? 0) + 1;
-    for (let i = place; i < count; i++) set[i] = from + i - place;
-  }
-}
-
-function binomial(size: number, count: number): number {
-  let result = 1;
-  for (let i = 1; i <= Math.min(count, size - count) && result <= SETS_MAX; i++) result = (result * (size - i + 1)) / i;
-  return result;
 }
 
 function positions(

@@ -89,6 +89,8 @@ export const PolicyInfo = z.object({
     .exactOptional(),
   /** Work that is taken back is gone within so long, whatever grace it asks for. */
   preemptWithinSeconds: Quantity.exactOptional(),
+  /** An `assign` may take GPUs from preemptible workloads of lower priority. */
+  priorityPreemption: z.boolean().exactOptional(),
 });
 export type PolicyInfo = z.infer<typeof PolicyInfo>;
 

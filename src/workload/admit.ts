@@ -23,12 +23,17 @@ export interface Policy {
   pullNoProgressMs: number;
   /** Work that is taken back is gone within so long, whatever it asked for; a deadline that comes with the order goes before it. */
   preemptWithinMs: number;
+  /** A workload may take GPUs from preemptible ones of lower priority. */
+  priorityPreemption: boolean;
 }
 
 /** The node at the moment of admission. */
 export interface NodeFacts {
   gpus: readonly Gpu[];
+  /** Workloads by what they hold, and what is kept from being lent (`kept`) by why it is. */
   holders: Holders;
+  /** Boards that are kept from being lent, by UUID, and why. */
+  kept: Holders;
   policy: Policy;
   /** Why nothing at all is taken; undefined where something is. */
   heldBack?: string;
@@ -49,6 +54,12 @@ export interface NodeFacts {
  * `policy_denied`, `insufficient_memory`, `insufficient_disk`, `no_matching_gpu`, `gpu_busy`, `invalid_spec`.
  */
 export function admit(workload: Workload, node: NodeFacts): { gpus: string[] } {
+  requireAllButGpus(workload, node);
+  return { gpus: allocate(workload.gpus, node.gpus, node.holders) };
+}
+
+/** The same without its GPUs: throws what keeps the workload from this node in any other respect. */
+export function requireAllButGpus(workload: Workload, node: NodeFacts): void {
   const { policy } = node;
   if (node.heldBack !== undefined) {
     throw new GpunodeError("draining", `the node accepts nothing new: ${node.heldBack}`);
@@ -60,7 +71,6 @@ export function admit(workload: Workload, node: NodeFacts): { gpus: string[] } {
   requirePorts(workload, node);
   requireInboxFree(workload);
   requireResources(workload, node);
-  return { gpus: allocate(workload.gpus, node.gpus, node.holders) };
 }
 
 /** Throws `invalid_spec` where it names no image, `image_not_allowed` where the provider's patterns leave it out. */

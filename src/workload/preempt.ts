@@ -50,23 +50,33 @@ export function preempt(ids: readonly string[], why: PreemptWhy, doors: PreemptD
   const at = doors.steady();
   const live = [...new Set(ids)].flatMap((id) => doors.live(id));
   for (const runner of live) endSooner(runner, why, at, doors.withinMs);
-  const told = live.flatMap((runner) => noticed(runner, why, at, doors.withinMs) ?? []);
-  if (told.length === 0) return 0;
+  const { changes, events } = planPreemption(live, why, doors);
+  if (changes.length > 0) doors.commit(changes, events);
+  return changes.length;
+}
+
+/** The records under their notice, and the one notice that tells all of them; nothing where nobody is to be told. Pure. */
+export function planPreemption(
+  runners: readonly Runner[],
+  why: PreemptWhy,
+  { now, steady, withinMs }: Pick<PreemptDoors, "now" | "steady" | "withinMs">,
+): { changes: readonly Change[]; events: EventBody[] } {
+  const at = steady();
+  const told = runners.flatMap((runner) => noticed(runner, why, at, withinMs) ?? []);
+  if (told.length === 0) return { changes: [], events: [] };
   const deadlines = told.flatMap(({ deadlineAt }) => deadlineAt ?? []);
-  const deadline = doors.now() + Math.max(...deadlines) - at;
+  const deadline = now() + Math.max(...deadlines) - at;
   const message = messageOf(why, told);
-  doors.commit(told, [
-    {
-      kind: "preemption",
-      phase: "notice",
-      cause: why.cause,
-      workloads: told.map(({ record }) => record.id),
-      gpus: told.flatMap(({ record }) => record.gpus),
-      ...(deadlines.length > 0 && { deadline: new Date(deadline).toISOString() }),
-      ...(message !== undefined && { message }),
-    },
-  ]);
-  return told.length;
+  const notice: EventBody = {
+    kind: "preemption",
+    phase: "notice",
+    cause: why.cause,
+    workloads: told.map(({ record }) => record.id),
+    gpus: told.flatMap(({ record }) => record.gpus),
+    ...(deadlines.length > 0 && { deadline: new Date(deadline).toISOString() }),
+    ...(message !== undefined && { message }),
+  };
+  return { changes: told, events: [notice] };
 }
 
 /** Takes notices back whose end has not begun; others are left out. Returns how many were told. */

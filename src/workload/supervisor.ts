@@ -3,7 +3,7 @@ import type { EventBody } from "../protocol/event.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Workload } from "../protocol/workload.ts";
 import { orAborted } from "./abort.ts";
-import { admit, type Policy } from "./admit.ts";
+import type { Policy } from "./admit.ts";
 import type { Holders } from "./allocate.ts";
 import { DesiredSet } from "./desired-set.ts";
 import type { KeptLogs } from "./kept-logs.ts";
@@ -11,14 +11,14 @@ import { silenceEnds } from "./lease.ts";
 import { type Engine, type Journal, type JournalRow, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
 import { PortBook } from "./port-range.ts";
-import { type Change, type PreemptDoors, type PreemptWhy, preempt, withdraw } from "./preempt.ts";
+import { type Change, type PreemptDoors, type PreemptWhy, planPreemption, preempt, withdraw } from "./preempt.ts";
+import { admitByPriority, takeOver } from "./priority.ts";
 import {
   eventOf,
   type Lost,
   lostRecord,
   recordKey,
   type Secrets,
-  type StopOrder,
   type StoredWorkload,
   WorkloadRecord,
 } from "./record.ts";
@@ -172,7 +172,8 @@ export class Supervisor implements AsyncDisposable {
 
   /**
    * Takes a workload in, or says why not by throwing `GpunodeError`. On disk when this returns. The same id and generation
-   * again changes nothing; a higher generation ends the one before it and follows when that has ended.
+   * again changes nothing; a higher generation ends the one before it and follows when that has ended. Where its GPUs are held by
+   * preemptible workloads of lower priority these are preempted, and it follows when they have ended.
    */
   assign(workload: Workload): void {
     const known = this.#latest(workload.id)?.runner;
@@ -191,12 +192,18 @@ export class Supervisor implements AsyncDisposable {
         );
       }
     }
-    const { gpus } = admit(workload, this.#facts(workload.id));
+    const { gpus, victims } = admitByPriority(workload, this.#facts(workload.id), this.records());
     const record = newRecord(workload, gpus, this.#doors.now());
-    this.#commitOrders(
-      this.#live(workload.id).map((runner) => [runner, stopOrder(runner.record, "replaced")]),
-      { put: [{ key: recordKey(record), body: record }], events: [eventOf(record)] },
-    );
+    const replaced = this.#live(workload.id).flatMap((runner) => {
+      const changed = runner.recordWith(stopOrder(runner.record, "replaced"));
+      return changed === undefined ? [] : [{ runner, record: changed }];
+    });
+    const outranked = this.runners().filter((runner) => victims.includes(runner.record));
+    const notice = planPreemption(outranked, takeOver(workload), this.#preemptDoors());
+    this.#commitChanges([...replaced, ...notice.changes], {
+      put: [{ key: recordKey(record), body: record }],
+      events: [...notice.events, eventOf(record)],
+    });
     this.#desired.add(workload.id);
     this.#begin(record, secretsOf(workload));
     this.#doors.log.info(
@@ -247,18 +254,7 @@ export class Supervisor implements AsyncDisposable {
 
   // ------------------------------------------------------------------ inside
 
-  /** Orders and what they belong to, in one commit: a crash finds all of it or nothing. */
-  #commitOrders(
-    orders: readonly (readonly [Runner, StopOrder])[],
-    beside: { put: JournalRow[]; events: EventBody[] },
-  ): void {
-    const changes = orders.flatMap(([runner, stop]) => {
-      const record = runner.recordWith(stop);
-      return record === undefined ? [] : [{ runner, record }];
-    });
-    this.#commitChanges(changes, beside);
-  }
-
+  /** Changed records and what belongs to them, in one commit: a crash finds all of it or nothing. */
   #commitChanges(changes: readonly Change[], beside: { put: JournalRow[]; events: readonly EventBody[] }): void {
     const rows = changes.map(({ record }) => ({ key: recordKey(record), body: record }));
     const put = [...rows, ...beside.put];
@@ -350,6 +346,7 @@ export class Supervisor implements AsyncDisposable {
     return {
       gpus: gpus(),
       holders: new Map([...this.holders(id), ...held.gpus]),
+      kept: held.gpus,
       policy,
       ...(held.node !== undefined && { heldBack: held.node }),
       ...(problem !== undefined && { engineProblem: problem }),

@@ -58,6 +58,7 @@ it("an empty file gives the defaults", async () => {
     preemption: {
       withinMs: 120_000,
       coordinator: true,
+      priority: true,
       gpuFault: true,
       hostShutdown: true,
       hostShutdownMs: 60_000,
@@ -157,6 +158,7 @@ it("every key can be set in the environment", async () => {
     "policy.runtime": "runsc",
     "policy.allow_root": "no",
     "policy.pull_no_progress_seconds": "5",
+    "preemption.priority": "no",
     "log.level": "trace",
   };
   const names = KEY_NAMES.filter((key) => key !== "coordinator.join_token_file");
@@ -192,6 +194,7 @@ it("every key can be set in the environment", async () => {
     allowRoot: false,
     pullNoProgressSeconds: 5,
   });
+  expect(config.preemption).toEqual({ priority: false });
 });
 
 describe("what is wrong is said with its line", () => {

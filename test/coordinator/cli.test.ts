@@ -71,7 +71,20 @@ it("an operator's day: serve, a node joins, submit --wait, look, logs, drain, st
   );
 
   const flags = ["--id", "job", "--gpus", "1", "--min-vram", "1000", "--precision", "fp16", "--precision", "int8"];
-  const more = ["--env", "A=1=2", "--secret-env", "HUSH", "--port", "80", "--memory", "64", "--cpus", "0.5", "--wait"];
+  const more = [
+    "--env",
+    "A=1=2",
+    "--secret-env",
+    "HUSH",
+    "--port",
+    "80",
+    "--memory",
+    "64",
+    "--cpus",
+    "0.5",
+    "--requeue",
+    "--wait",
+  ];
   const submitted = gpunode(["submit", ...flags, ...more, "busybox:1", "--", "sh", "-c", "exit 3"], { env });
   const { workload } = await side.next("assign", 20_000);
   expect(workload).toMatchObject({
@@ -107,6 +120,7 @@ it("an operator's day: serve, a node joins, submit --wait, look, logs, drain, st
   expect(JSON.parse(one.out)).toMatchObject({
     id: "job",
     exitCode: 3,
+    spec: { onPreempt: "requeue" },
     events: [{ state: "running" }, { state: "failed" }],
   });
   expect((await gpunode(["workloads", "job"], { env })).out).toMatch(/^id +job\n[\s\S]*exit code +3\n/);

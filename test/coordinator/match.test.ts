@@ -7,7 +7,14 @@ import { advertise, gpu } from "./agent-side.ts";
 function node(name: string, gpus: object[], changes: Partial<Candidate> & { advertise?: object } = {}): Candidate {
   const { advertise: more, ...rest } = changes;
   const advertisement = Advertise.parse(JSON.parse(JSON.stringify(advertise({ gpus, ...more }))));
-  return { id: name, name, advertisement, taken: new Set(), workloads: 0, memoryPromisedMiB: 0, ...rest };
+  const nothing = {
+    taken: new Set<string>(),
+    workloads: 0,
+    memoryPromisedMiB: 0,
+    staying: [],
+    strange: new Set<string>(),
+  };
+  return { id: name, name, advertisement, ...nothing, ...rest };
 }
 
 function request(gpus: object, resources: object = {}): Request {

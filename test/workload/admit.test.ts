@@ -18,11 +18,13 @@ const policy: Policy = {
   allowRoot: true,
   pullNoProgressMs: 1000,
   preemptWithinMs: 120_000,
+  priorityPreemption: true,
 };
 
 const node: NodeFacts = {
   gpus: [],
   holders: new Map(),
+  kept: new Map(),
   policy,
   cpus: 8,
   memoryMiB: 16_384,

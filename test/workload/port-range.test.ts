@@ -45,6 +45,7 @@ function policyOf(count: number, hostIp = "127.0.0.1"): Policy {
     allowRoot: true,
     pullNoProgressMs: 1000,
     preemptWithinMs: 120_000,
+    priorityPreemption: true,
   };
 }
 

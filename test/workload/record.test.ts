@@ -15,6 +15,7 @@ const policy: Policy = {
   allowRoot: true,
   pullNoProgressMs: 1000,
   preemptWithinMs: 120_000,
+  priorityPreemption: true,
 };
 
 function recordOf(input: object, changes: Partial<WorkloadRecord> = {}): WorkloadRecord {

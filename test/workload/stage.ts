@@ -295,6 +295,7 @@ export function agentOn(disk: Disk, world: World, changes: Partial<SupervisorDoo
       allowRoot: true,
       pullNoProgressMs: 1000,
       preemptWithinMs: 120_000,
+      priorityPreemption: true,
     },
     nodeId: NODE_ID,
     host: { architecture: "amd64", cpus: 8, memoryMiB: 16_000 },

@@ -118,7 +118,7 @@ describe("a cache where the notice comes", () => {
   const node = {
     gpus: [],
     holders: new Map(),
-    draining: false,
+    kept: new Map(),
     cpus: 4,
     memoryMiB: 4096,
     live: [],
@@ -130,6 +130,7 @@ describe("a cache where the notice comes", () => {
       allowRoot: true,
       pullNoProgressMs: 1000,
       preemptWithinMs: 60_000,
+      priorityPreemption: true,
     },
   };
   const admitted = (path: string) =>
