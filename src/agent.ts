@@ -327,7 +327,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const gpuCount = gpuWatch.inventory.gpus.length;
   log.info(
     { node: identity.nodeId, gpus: gpuCount },
-    `gpunode ${version} is up: ${gpuCount} GPUs, node ${config.name}`,
+    `gpunode ${version} is up: ${gpuCount} ${gpuCount === 1 ? "GPU" : "GPUs"}, node ${config.name}`,
   );
   for (const { code, message } of problems()) log.warn({ code }, message);
   onReady();

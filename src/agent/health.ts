@@ -124,7 +124,10 @@ export class NodeHealth implements AsyncDisposable {
       this.#judge.changes((events) => {
         store.append(events);
         for (const { gpu, status, reasons } of events) {
-          log.info({ gpu, status }, `GPU is ${status}${reasons.map(({ message }) => `: ${message}`).join("")}`);
+          const why = reasons.map(({ message }) => message).join("; ");
+          // A program's fault is told of and leaves the GPU as it was.
+          const how = status === "healthy" && why !== "" ? "stays healthy" : `is ${status}`;
+          log.info({ gpu, status }, `GPU ${how}${why === "" ? "" : `: ${why}`}`);
         }
         changed();
       });

@@ -96,7 +96,7 @@ export class NodeTelemetry implements AsyncDisposable {
   /** A full read of the GPUs is over. */
   read(): void {
     const { processes, samples, failed } = this.#doors.gpus.inventory;
-    this.attribution.attribute(processes, this.#doors.records().flatMap(runningOf));
+    this.attribution.attribute(processes, this.#doors.records().flatMap(runningOf), samples);
     this.#doors.foreign(failed === undefined ? this.attribution.foreign() : undefined);
     this.collector.read(samples);
     const path = this.#diskPath();

@@ -219,7 +219,8 @@ function remark(
     ...(state === "pulling" && pull !== undefined ? [pulled(pull)] : []),
     ...(why === undefined || why === notice?.message ? [] : [why]),
     ...(oomKilled === true ? ["out of memory"] : []),
-    ...(exitCode === undefined || exitCode === 0 ? [] : [`exit code ${exitCode}`]),
+    // "exited with code 3" says it already.
+    ...(exitCode === undefined || exitCode === 0 || why?.includes(`code ${exitCode}`) ? [] : [`exit code ${exitCode}`]),
     ...(restarts === 0 ? [] : [`restarted ${restarts} ×`]),
     ...(healthy === false && state === "running" ? ["not healthy"] : []),
     ...(state === "running" ? ports.map(({ container, host }) => `${host}→${container}`) : []),

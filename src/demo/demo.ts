@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { CoordinatorClient, type WorkloadWithEvents } from "../coordinator/client.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import { Children } from "./children.ts";
-import { findOrUnpack } from "./debian-packages.ts";
+import { findOrUnpack, findProgram } from "./debian-packages.ts";
 import { callEngine, findEngine } from "./engine-api.ts";
 import { buildImage } from "./image.ts";
 import { startPrivateEngine } from "./private-engine.ts";
@@ -54,8 +54,11 @@ const JOBS = [
  * private one), a registry with an image made on the spot, a coordinator, the daemon, two jobs. All of it is gone
  * afterwards. Resolves to whether both jobs succeeded.
  */
-export async function runDemo(options: DemoOptions): Promise<boolean> {
+export async function runDemo(asked: DemoOptions): Promise<boolean> {
+  const options = { ...asked, hasGpus: asked.hasGpus && (await canAttachGpus()) };
   const { say, signal, hasGpus } = options;
+  if (asked.hasGpus && !hasGpus)
+    say("gpus         simulated: to attach this machine's own, install Docker and the NVIDIA container toolkit");
   await using things = new AsyncDisposableStack();
   const dir = await mkdtemp(join(tmpdir(), "gpunode-demo-"));
   things.defer(() => rm(dir, { recursive: true, force: true }));
@@ -112,6 +115,11 @@ export async function runDemo(options: DemoOptions): Promise<boolean> {
     say(`\n$ gpunode ${command}\n${(await children.run([command, "--config", config])).trimEnd()}`);
   }
   return jobs.every(({ state }) => state === "succeeded");
+}
+
+/** A private engine attaches GPUs only where NVIDIA's toolkit is: dockerd looks for its hook on the PATH. */
+async function canAttachGpus(): Promise<boolean> {
+  return (await findEngine()) !== undefined || (await findProgram("nvidia-container-runtime-hook")) !== undefined;
 }
 
 async function provideEngine(

@@ -15,15 +15,13 @@ export function gpusInWords(gpus: readonly Gpu[]): string {
 
 /** One line for a state a job has come into. */
 export function jobLine(view: WorkloadWithEvents): string {
-  const { id, state, progress, gpus, detail } = { detail: "", ...view };
+  const { id, state, progress, gpus, message } = view;
   const more =
     state === "pulling" && progress !== undefined && progress.totalBytes > 0
       ? `${mib(progress.currentBytes)} of ${mib(progress.totalBytes)} MiB`
       : state === "running" && gpus.length > 0
         ? `on ${gpus.join(", ")}`
-        : typeof detail === "string"
-          ? detail
-          : "";
+        : (message ?? "");
   return `${time()}  ${id.padEnd(6)} ${state.padEnd(9)} ${more}`.trimEnd();
 }
 

@@ -33,8 +33,8 @@ export function engineFacts(client: EngineClient): EngineFacts {
     );
     dataRoot = DockerRootDir;
     // The engine names the init program it would use whether it is there or not; Debian's docker.io may come without.
-    // Where it could not run the program to ask for its version, that reads "N/A".
-    init = InitBinary !== "" && InitCommit?.ID !== "N/A" && InitCommit?.ID !== "";
+    // Where it could not run the program to ask for its version, that reads "N/A". Debian's tini names no commit: "".
+    init = InitBinary !== "" && InitCommit?.ID !== "N/A";
     return {
       kind: "docker",
       available: true,

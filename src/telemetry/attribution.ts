@@ -1,5 +1,8 @@
 import type { GpuProcess, GpuTelemetry } from "../protocol/gpu.ts";
 
+/** So much of a GPU's memory changes hands before the list of its processes is out of date; the watch then reads anew. */
+const VRAM_MOVED_MIB = 64;
+
 /** A process as the driver tells it. */
 export interface ProcessOnGpu {
   pid: number;
@@ -52,13 +55,23 @@ export class Attribution {
   /** By process id; asked again where the id has come to mean another process. */
   #owners = new Map<number, Known>();
   #found: ReadonlyMap<string, readonly Found[]> = new Map();
+  /** What was in use of each GPU when its processes were listed. */
+  #usedMiB: ReadonlyMap<string, number | undefined> = new Map();
 
   constructor(doors: AttributionDoors) {
     this.#doors = doors;
   }
 
-  /** The processes of a new full read, by GPU; what was known before is replaced. A process that is gone meanwhile is left out. */
-  attribute(processes: ReadonlyMap<string, readonly ProcessOnGpu[]>, workloads: readonly ContainedWorkload[]): void {
+  /**
+   * The processes of a new full read, by GPU, with the samples of the same read; what was known before is replaced. A process that is
+   * gone meanwhile is left out.
+   */
+  attribute(
+    processes: ReadonlyMap<string, readonly ProcessOnGpu[]>,
+    workloads: readonly ContainedWorkload[],
+    samples: readonly GpuTelemetry[] = [],
+  ): void {
+    this.#usedMiB = new Map(samples.map(({ uuid, vramUsedMiB }) => [uuid, vramUsedMiB]));
     const byContainer = new Map(workloads.map(({ id, containerId }) => [containerId, id]));
     const owners = new Map<number, Known>();
     const found = new Map<string, Found[]>();
@@ -79,11 +92,14 @@ export class Attribution {
     this.#found = found;
   }
 
-  /** The samples with the processes on each GPU, and with what no process explains. */
+  /**
+   * The samples with the processes on each GPU, and with what no process explains. Memory that has changed hands since the processes were
+   * listed is nobody's yet: then neither is told, until the next full read.
+   */
   apply(samples: readonly GpuTelemetry[]): GpuTelemetry[] {
     return samples.map((sample) => {
       const found = this.#found.get(sample.uuid);
-      if (found === undefined) return sample;
+      if (found === undefined || this.#hasMoved(sample)) return sample;
       const processes = found.map(
         ({ pid, workload, vramUsedMiB }): GpuProcess => ({
           pid,
@@ -116,6 +132,11 @@ export class Attribution {
         workload === undefined ? [{ gpu, pid, name, owner, ...(vramUsedMiB !== undefined && { vramUsedMiB }) }] : [],
       ),
     );
+  }
+
+  #hasMoved({ uuid, vramUsedMiB }: GpuTelemetry): boolean {
+    const before = this.#usedMiB.get(uuid);
+    return before !== undefined && vramUsedMiB !== undefined && Math.abs(vramUsedMiB - before) >= VRAM_MOVED_MIB;
   }
 
   #lookUp(pid: number): Known | undefined {

@@ -37,9 +37,9 @@ export interface EndedWork {
   startedAt?: number;
   stop?: {
     graceSeconds: number;
-    /** When it had to be over, and when it was told so; both by the clock for deadlines, in milliseconds. */
+    /** When it was killed at the latest; `dueAt` the deadline it was told, `noticedAt` when. By the clock for deadlines, milliseconds. */
     killAt?: number;
-    preemption?: { cause: PreemptionCause; noticedAt?: number };
+    preemption?: { cause: PreemptionCause; noticedAt?: number; dueAt?: number };
   };
 }
 
@@ -228,6 +228,7 @@ function endOf({ state, reason = "", startedAt }: EndedWork): End | undefined {
 
 /** From the notice to the moment it had to be over; where that is not known, the grace its stop signal would have left it. */
 function noticeMs({ graceSeconds, killAt, preemption }: NonNullable<EndedWork["stop"]>): number {
-  const { noticedAt } = preemption ?? {};
-  return killAt === undefined || noticedAt === undefined ? graceSeconds * 1000 : killAt - noticedAt;
+  const { noticedAt, dueAt } = preemption ?? {};
+  const overAt = Math.min(killAt ?? Number.POSITIVE_INFINITY, dueAt ?? Number.POSITIVE_INFINITY);
+  return noticedAt === undefined || overAt === Number.POSITIVE_INFINITY ? graceSeconds * 1000 : overAt - noticedAt;
 }

@@ -159,6 +159,8 @@ it("every key can be set in the environment", async () => {
     "policy.allow_root": "no",
     "policy.pull_no_progress_seconds": "5",
     "preemption.priority": "no",
+    "preemption.coordinator": "no",
+    "preemption.gpu_fault": "no",
     "log.level": "trace",
   };
   const names = KEY_NAMES.filter((key) => key !== "coordinator.join_token_file");
@@ -171,7 +173,12 @@ it("every key can be set in the environment", async () => {
   expect(warnings).toEqual([]);
   for (const key of names) expect(settings.find((setting) => setting.key === key)?.source).toBe(envNameOf(key));
   expect(config.labels).toEqual({ site: "garage", rack: "3" });
-  expect(config.preemption).toEqual({ hostShutdown: false, hostShutdownMs: 60_000 });
+  expect(config.preemption).toEqual({
+    withinMs: 60_000,
+    hostShutdownMs: 60_000,
+    ...{ hostShutdown: false, foreignProcess: false, cloudNotice: false, hostPressure: false },
+    ...{ coordinator: false, priority: false, gpuFault: false },
+  });
   expect(config.telemetry).toEqual({ intervalMs: 200, healthIntervalMs: 60_000 });
   const limits = { elevatedPercent: 50, criticalPercent: 60, freeMiB: 60 };
   expect(config.pressure).toEqual({ vram: limits, hostMemory: { ...limits, stallPercent: 50 }, disk: limits });

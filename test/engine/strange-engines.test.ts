@@ -42,6 +42,27 @@ it("an engine that ignores GPU requests, as Podman does, gets no workload with a
   expect(await engine.create(specFor(engine, "image", "true"))).toBe(ID);
 });
 
+it.each([
+  ["Docker's own tini", "de40ad0", true],
+  ["Debian's tini, which names no commit", "", true],
+  ["an init program that is not there", "N/A", false],
+])("an init process before the command: %s", async (_, commit, hasInit) => {
+  const nodeId = "node-i";
+  const asked: { HostConfig: { Init?: boolean } }[] = [];
+  await using fake = await fakeEngine({
+    "GET /info": json({ ...INFO, InitCommit: { ID: commit, Expected: commit } }),
+    "GET /version": json(VERSION),
+    "POST /containers/create": ({ body }, response) => {
+      asked.push(JSON.parse(body));
+      response.writeHead(201).end(JSON.stringify({ Id: ID, Warnings: [] }));
+    },
+    "GET /containers/*/json": json(inspected(nodeId)),
+  });
+  await using engine = openEngine({ socketPath: fake.socketPath, nodeId });
+  await engine.create(specFor(engine, "image", "true"));
+  expect(asked.map(({ HostConfig }) => HostConfig.Init ?? false)).toEqual([hasInit]);
+});
+
 it("a toolkit that is missing is named, with what to do", async () => {
   const nodeId = "node-b";
   await using fake = await fakeEngine({

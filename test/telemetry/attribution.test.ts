@@ -82,6 +82,16 @@ describe("VRAM", () => {
     });
   });
 
+  it("is not told while memory has changed hands since the processes were listed", () => {
+    const { attribution } = machine({ 10: { start: "1" } });
+    const list = new Map([["GPU-0", [{ pid: 10, name: "x", vramUsedMiB: 3_590 }]]]);
+    attribution.attribute(list, [], [{ uuid: "GPU-0", vramUsedMiB: 3_599 }]);
+    expect(attribution.apply([{ uuid: "GPU-0", vramUsedMiB: 3_635 }])[0]).toMatchObject({ vramUnattributedMiB: 45 });
+    // Another process has come, or that one has gone: whose it is, the next read tells.
+    for (const vramUsedMiB of [6_875, 0])
+      expect(attribution.apply([{ uuid: "GPU-0", vramUsedMiB }])).toEqual([{ uuid: "GPU-0", vramUsedMiB }]);
+  });
+
   it("is never told below nothing, and not at all before the first read", () => {
     const { attribution } = machine({ 10: { start: "1" } });
     expect(attribution.apply([sample])).toEqual([sample]);

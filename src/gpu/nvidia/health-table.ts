@@ -82,6 +82,27 @@ export const HEALTH_TABLE = [
     source: MEMORY,
   },
   {
+    code: "unrepairable_memory",
+    ...failed,
+    told: "`unrepairable_memory` is `Yes`",
+    until: "the board is replaced",
+    source: NVML,
+  },
+  {
+    code: "sram_threshold_exceeded",
+    ...degraded,
+    told: "`sram_threshold_exceeded` is `Yes`",
+    until: "the board is replaced",
+    source: MEMORY,
+  },
+  {
+    code: "repair_pending",
+    ...degraded,
+    told: "`channel_repair_pending` or `tpc_repair_pending` is `Yes`",
+    until: "the GPU is reset",
+    source: NVML,
+  },
+  {
     code: "page_retirement_pending",
     ...degraded,
     told: "`pending_retirement` (or `pending_blacklist`) is `Yes`",

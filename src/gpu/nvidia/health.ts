@@ -64,6 +64,21 @@ function memory(values: Values, found: Found): void {
       "a broken memory row is replaced at the next reset of the GPU: reset it when it is idle",
     );
   }
+  if (values.get("ecc_errors/unrepairable_memory") === "Yes") {
+    found("unrepairable_memory", "it has memory that cannot be repaired: the board is due for replacement");
+  }
+  if (values.get("ecc_errors/aggregate/sram_threshold_exceeded") === "Yes") {
+    found(
+      "sram_threshold_exceeded",
+      "its SRAM has had more uncorrectable errors than NVIDIA allows: the board is due for replacement",
+    );
+  }
+  if (
+    values.get("ecc_errors/channel_repair_pending") === "Yes" ||
+    values.get("ecc_errors/tpc_repair_pending") === "Yes"
+  ) {
+    found("repair_pending", "a broken part of it is repaired at the next reset of the GPU: reset it when it is idle");
+  }
   if (
     values.get("retired_pages/pending_retirement") === "Yes" ||
     values.get("retired_pages/pending_blacklist") === "Yes"

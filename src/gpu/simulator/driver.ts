@@ -57,6 +57,6 @@ export function driverOf(text: string): Driver {
     nvml: version.split(".").slice(0, 2).join("."),
     cuda: generation[2],
     dtd: major >= 580 ? "v13" : major >= 520 ? "v12" : "v11",
-    late580: (major >= 580 && major < 590 && minor >= 173) || major >= 595,
+    late580: (major >= 580 && major < 590 && minor >= 159) || major >= 595,
   };
 }

@@ -14,7 +14,7 @@ export interface Field {
 
 /**
  * The properties in the order `--help-query-gpu` lists them: `name|alias [unit] | since`. Braces stand for each of their words in
- * turn, the first brace turning slowest. `580+`, `-534`, `535-579` are driver generations; `late580` is 580.173 and later
+ * turn, the first brace turning slowest. `580+`, `-534`, `535-579` are driver generations; `late580` is 580.159 and later
  * 580s, and 595; an alias behind `^` came with 580. Source: the lists that drivers 470 to 595 print. A property without a value here is printed as `[N/A]`.
  */
 const table = `
