@@ -189,7 +189,6 @@ it("every key can be set in the environment", async () => {
     yieldToOwner: { vramMiB: 60, ms: 20_000 },
     backAfterMs: 60_000,
   });
-  expect(config.preemption).toEqual({ foreignProcess: false, cloudNotice: false, hostPressure: false });
   expect(config.cloud).toEqual({ provider: "aws", metadataUrl: "http://127.0.0.1:1338" });
   expect(config.policy).toEqual({
     images: ["a/*", "b/*"],
