@@ -19,7 +19,7 @@ const MAY_IMPORT = {
   preemption: ["protocol", "workload"],
   telemetry: ["protocol"],
   link: ["protocol"],
-  config: [],
+  config: ["protocol"],
   local: ["protocol"],
   coordinator: ["protocol", "placement", "store"],
   demo: ["protocol", "coordinator"],

@@ -11,6 +11,7 @@ import {
   coordinatorMemory,
   healthMemory,
   heardMemory,
+  openImagesMemory,
   reliabilityMemory,
   samplingPauseMemory,
 } from "./agent/settings.ts";
@@ -94,6 +95,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       socketPath: config.docker.socket,
       nodeId: identity.nodeId,
       simulatedGpus: config.nvidia.simulated,
+      openImages: openImagesMemory(store),
       log,
     }),
   );

@@ -10,6 +10,7 @@ const SAMPLING_PAUSED = "sampling_paused";
 const WELCOMED = "welcomed:";
 const HEALTH = "health:";
 const RELIABILITY = "reliability";
+const OPEN_IMAGES = "open_images";
 
 /** A setting that the agent can do without until the disk takes it: nothing fails where it does not. */
 function lenient(store: Store, key: string, value: string): void {
@@ -58,6 +59,11 @@ export function healthMemory(store: Store) {
 /** The record of how reliable the node was. */
 export function reliabilityMemory(store: Store) {
   return { get: () => store.get(RELIABILITY), set: (text: string) => lenient(store, RELIABILITY, text) };
+}
+
+/** Images that were had without a login. */
+export function openImagesMemory(store: Store) {
+  return { get: () => store.get(OPEN_IMAGES), set: (text: string) => lenient(store, OPEN_IMAGES, text) };
 }
 
 export const samplingPauseMemory = (store: Store) => setting(store, SAMPLING_PAUSED);

@@ -1,6 +1,6 @@
+import type { Secret } from "../protocol/secret.ts";
 import type { Values } from "./keys.ts";
 import type { PortRange } from "./kinds.ts";
-import type { Secret } from "./secret.ts";
 import type { Window } from "./windows.ts";
 
 /** Percent of what can be used, and how much may be free at most. */

@@ -1,5 +1,5 @@
 import { isIP } from "node:net";
-import { Secret } from "./secret.ts";
+import { Secret } from "../protocol/secret.ts";
 
 /** A value read, or what would have been right: "a whole number from 1 to 5". */
 export type Reading<T> = { ok: true; value: T } | { ok: false; expected: string };

@@ -1,5 +1,6 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { whyNotJson } from "../protocol/json-text.ts";
 import { ApiError } from "./api-error.ts";
 
 /** Largest request body read. */
@@ -57,7 +58,7 @@ export async function readJson(request: IncomingMessage): Promise<unknown> {
   try {
     return JSON.parse(Buffer.concat(chunks).toString("utf8"));
   } catch (error) {
-    throw new ApiError("bad_message", `the body is not JSON: ${error instanceof Error ? error.message : "unreadable"}`);
+    throw new ApiError("bad_message", `the body is not JSON: ${whyNotJson(error)}`);
   }
 }
 

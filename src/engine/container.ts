@@ -33,7 +33,9 @@ export interface EngineTraits {
 
 /** The engine's create request for a spec. Whatever is not in the spec is closed: no host path, namespace or device. */
 export function createRequest(spec: ContainerSpec, engine: EngineTraits): Docker.ContainerCreateOptions {
-  const env = Object.entries(gpuEnvironment(spec.env, spec.gpus)).map(([name, value]) => `${name}=${value}`);
+  const env = Object.entries(gpuEnvironment(spec.env, spec.gpus)).map(
+    ([name, value]) => `${name}=${typeof value === "string" ? value : value.reveal()}`,
+  );
   return {
     name: spec.name,
     Image: spec.image,

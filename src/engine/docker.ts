@@ -5,6 +5,7 @@ import { execInside } from "./exec.ts";
 import { inspectImage, listImages } from "./images.ts";
 import { engineFacts } from "./info.ts";
 import { readLogs } from "./logs.ts";
+import { type OpenImagesMemory, openImages } from "./open-images.ts";
 import { ownContainers } from "./own-containers.ts";
 import { createPuller } from "./pull.ts";
 import { putFile } from "./put-file.ts";
@@ -22,6 +23,8 @@ export interface DockerEngineOptions {
   log?: Log;
   /** How long most requests may take; default 10 s. */
   answerMs?: number;
+  /** Where it is kept which images were had without a login; absent: in memory alone. */
+  openImages?: OpenImagesMemory;
   /** How often running containers are looked after besides the engine's events; default 10 s. */
   relistMs?: number;
 }
@@ -42,11 +45,12 @@ export function createDockerEngine(options: DockerEngineOptions): DockerEngine {
   const stopper = createStopper({ events, ...containers });
   const usage = usageReader(client);
   const facts = engineFacts(client);
+  const open = openImages(options.openImages ?? { get: () => undefined, set: () => undefined });
 
   return {
     info: facts.info,
     dataRoot: facts.dataRoot,
-    pull: createPuller(client).pull,
+    pull: createPuller(client, open).pull,
     image: (reference) => inspectImage(client, reference),
     images: () => listImages(client),
     create: async (spec) =>

@@ -1,5 +1,6 @@
 import type { DurableEvent, EventBody } from "../protocol/event.ts";
 import type { EngineInfo, ImageInfo } from "../protocol/frames.ts";
+import type { Secret } from "../protocol/secret.ts";
 import type { PortBinding, RegistryAuth } from "../protocol/workload.ts";
 
 /**
@@ -24,7 +25,7 @@ export interface LocalImage {
 }
 
 export interface PullOptions {
-  auth?: RegistryAuth;
+  auth?: Secret<RegistryAuth>;
   /** Give up when no byte and no status came for this long. A slow pull that moves is never cut. */
   noProgressMs: number;
   /** Bytes over all layers known so far; called as often as the engine reports. */
@@ -41,7 +42,7 @@ export interface ContainerSpec {
   image: string;
   entrypoint?: string[];
   command?: string[];
-  env: Record<string, string>;
+  env: Record<string, string | Secret>;
   workdir?: string;
   user?: string;
   /** UUIDs of GPUs or MIG instances; [] = none, and the container is then told to see none. */

@@ -12,7 +12,7 @@ import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
 import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
 import { watchHealth } from "./probe.ts";
-import { containerName, eventOf, type Secrets, type StopOrder, type WorkloadRecord } from "./record.ts";
+import { containerName, eventOf, hidingSecrets, type Secrets, type StopOrder, type WorkloadRecord } from "./record.ts";
 import { isTerminal } from "./state.ts";
 import { harder } from "./stop-order.ts";
 import { takeDown } from "./take-down.ts";
@@ -111,6 +111,7 @@ export class Runner {
 
   /** The coordinator sent the same generation again, with its secrets: a restored runner may need them. */
   giveSecrets(secrets: Secrets): void {
+    if (this.#isOver) return;
     this.#secrets ??= secrets;
     this.#secretsCame.resolve();
   }
@@ -175,7 +176,7 @@ export class Runner {
       } catch (error) {
         if (detach.aborted) return;
         if (signal.aborted) continue;
-        if (!this.#settle(error)) {
+        if (!this.#settle(withoutSecrets(error, this.#secrets))) {
           await sleep(retryMs, undefined, { signal }).catch(() => undefined);
           retryMs = Math.min(retryMs * 2, RETRY_MOST_MS);
         }
@@ -274,6 +275,7 @@ export class Runner {
 
   #letGo(): void {
     this.#isOver = true;
+    this.#secrets = undefined;
     this.#ended.resolve();
   }
 
@@ -281,12 +283,14 @@ export class Runner {
   #finish(container: ContainerState | undefined): void {
     this.#isOver = true;
     try {
-      this.#record.end({ ...endingOf(this.record, container), ...finishedAt(container) });
+      // The engine's words on a failed start may quote what the container was made of.
+      const told = container && { ...container, error: hidingSecrets(this.#secrets)(container.error) };
+      this.#record.end({ ...endingOf(this.record, told), ...finishedAt(container) });
     } catch (error) {
       this.#isOver = false;
       throw error;
     }
-    this.#ended.resolve();
+    this.#letGo();
   }
 
   async #pullImage(signal: AbortSignal): Promise<void> {
@@ -459,6 +463,21 @@ export class Runner {
     // Those who follow its output go on reading only now that it writes again.
     this.#record.tellChanged();
   }
+}
+
+/** The same error in words that quote no secret of the workload's, for the log and for those who are told. */
+function withoutSecrets(error: unknown, secrets: Secrets | undefined): unknown {
+  if (secrets === undefined || !(error instanceof Error) || error instanceof JournalRefused) return error;
+  const hide = hidingSecrets(secrets);
+  if (!(error instanceof GpunodeError)) {
+    return Object.assign(new Error(hide(error.message)), { stack: hide(error.stack ?? "") });
+  }
+  const details = Object.entries(error.details ?? {}).map(([name, value]) => [
+    name,
+    typeof value === "string" ? hide(value) : value,
+  ]);
+  // Without its cause, which is the engine's answer as it came.
+  return new GpunodeError(error.code, hide(error.message), { details: Object.fromEntries(details) });
 }
 
 /** When a container that is down went down, as the engine tells. */

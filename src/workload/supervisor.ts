@@ -20,6 +20,7 @@ import {
   recordKey,
   type Secrets,
   type StoredWorkload,
+  secretsOf,
   WorkloadRecord,
 } from "./record.ts";
 import { Runner, type RunnerDoors } from "./runner.ts";
@@ -479,10 +480,6 @@ function newRecord(workload: Workload, gpus: string[], now: number): WorkloadRec
     timings: {},
     acceptedAt: now,
   };
-}
-
-function secretsOf({ registryAuth, secretEnv }: Workload): Secrets {
-  return registryAuth === undefined ? { secretEnv } : { registryAuth, secretEnv };
 }
 
 function holdsAny(gpu: Gpu, uuids: readonly string[]): boolean {

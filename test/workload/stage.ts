@@ -142,7 +142,10 @@ export class World {
           if (there !== undefined) return there.container.id;
           const id = `c${this.#next++}`;
           const base = { id, name: spec.name, labels: spec.labels, pid: 0, exitCode: 0, oomKilled: false, error: "" };
-          const exits = (spec.env.EXITS ?? "").split(",").filter(Boolean).map(Number);
+          const exits = String(spec.env.EXITS ?? "")
+            .split(",")
+            .filter(Boolean)
+            .map(Number);
           const container: ContainerState = { ...base, status: "created", gpus: spec.gpus };
           this.machines.set(id, { container, spec, exits, down: Promise.withResolvers() });
           return id;
