@@ -18,6 +18,8 @@ export interface RigOptions {
   scenario?: string;
   /** Further lines of the configuration. */
   more?: string;
+  /** Further keys of its section "coordinator", where it has one. */
+  coordinator?: string;
   /** Further variables of the daemon. */
   env?: NodeJS.ProcessEnv;
 }
@@ -40,7 +42,7 @@ export class Rig implements AsyncDisposable {
       `name = "rig"
 state_dir = "${join(this.dir, "state")}"
 run_dir = "${join(this.dir, "run")}"
-${options.url === undefined ? "" : `coordinator = { url = "${options.url}" }`}
+${options.url === undefined ? "" : `coordinator = { url = "${options.url}"${options.coordinator === undefined ? "" : `, ${options.coordinator}`} }`}
 docker = { socket = "${engineSocket()}" }
 nvidia = { smi = "${options.smi ?? join(root, "bin/nvidia-smi-sim.js")}", simulated = ${!engineIsPrivate} }
 telemetry = { interval_ms = 200 }

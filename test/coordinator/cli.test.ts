@@ -199,6 +199,11 @@ it.each([
   [["submit"], 2, /^gpunode: name an image/],
   [["submit", "i", "--gpus", "many"], 2, /^gpunode: --gpus many: expected a whole number\n$/],
   [["submit", "i", "--secret-env", "NO_SUCH_VARIABLE_HERE"], 2, /there is no such variable here/],
+  [
+    ["submit", "i", "--secret-env", "TOKEN=canary"],
+    2,
+    /^(?!.*canary)gpunode: --secret-env TOKEN=…: give the name alone/,
+  ],
   [["serve", "--listen", "7800"], 2, /^gpunode: --listen 7800: expected host:port/],
   [["serve", "--tls-cert", "x"], 2, /go together/],
 ])("%j fails in one sentence", async (args, code, err) => {
