@@ -17,6 +17,7 @@ import {
 } from "./agent/settings.ts";
 import { NodeTelemetry } from "./agent/telemetry.ts";
 import type { Config } from "./config/config.ts";
+import { cosignCheck } from "./engine/cosign.ts";
 import { createDockerEngine } from "./engine/docker.ts";
 import { watchEngine } from "./engine/watch.ts";
 import { createSmi } from "./gpu/nvidia/runner.ts";
@@ -74,6 +75,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const heard = heardMemory(store);
   const saveHeard = () => heard.set(link?.status().lastFrameAt);
   const policy = policyOf(config);
+  const { cosignKeys } = config.policy;
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
   const changed = () => link?.advertiseChanged();
@@ -146,6 +148,9 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       now: Date.now,
       steady,
       policy,
+      ...(cosignKeys.length > 0 && {
+        requireSignature: cosignCheck({ keys: cosignKeys, cacheDir: join(config.stateDir, "sigstore") }),
+      }),
       nodeId: identity.nodeId,
       host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
       driver: () => gpuWatch.inventory,
@@ -314,7 +319,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
         holds: preemption.holds(),
         host,
         engine: engineWatch.info,
-        policy: advertisedPolicy(policy),
+        policy: advertisedPolicy(policy, { signedImages: cosignKeys.length > 0 }),
         images: engineWatch.images,
         draining: isHeld(),
         reliability: reliability.told,

@@ -4,7 +4,7 @@ import type { Policy } from "../workload/admit.ts";
 
 /** What the provider allows, in the workload room's words. */
 export function policyOf({ policy, preemption }: Config): Policy {
-  const { pullNoProgressSeconds, ...rest } = policy;
+  const { pullNoProgressSeconds, cosignKeys: _, ...rest } = policy;
   return {
     ...rest,
     pullNoProgressMs: pullNoProgressSeconds * 1000,
@@ -14,7 +14,7 @@ export function policyOf({ policy, preemption }: Config): Policy {
 }
 
 /** What a coordinator is told of it. */
-export function advertisedPolicy(policy: Policy): PolicyInfo {
+export function advertisedPolicy(policy: Policy, { signedImages }: { signedImages: boolean }): PolicyInfo {
   const { images, maxWorkloads, hostPorts, runtime, allowRoot, reserve, preemptWithinMs, priorityPreemption } = policy;
   return {
     images: [...images],
@@ -23,6 +23,7 @@ export function advertisedPolicy(policy: Policy): PolicyInfo {
     reserve,
     preemptWithinSeconds: preemptWithinMs / 1000,
     priorityPreemption,
+    ...(signedImages && { signedImages }),
     ...(maxWorkloads !== undefined && { maxWorkloads }),
     ...(runtime !== undefined && { runtime }),
   };

@@ -76,6 +76,8 @@ export interface Config {
     runtime?: string;
     allowRoot: boolean;
     pullNoProgressSeconds: number;
+    /** Paths; empty: signatures are not looked at. */
+    cosignKeys: readonly string[];
   };
   log: { level: Values["log.level"] };
 }
@@ -148,6 +150,7 @@ export function configOf(values: Values): Config {
         memoryMiB: values["policy.reserve.memory_mib"],
         diskMiB: values["policy.reserve.disk_mib"],
       },
+      cosignKeys: values["policy.cosign_keys"],
       ...present({ maxWorkloads: values["policy.max_workloads"], runtime: values["policy.runtime"] }),
       allowRoot: values["policy.allow_root"],
       pullNoProgressSeconds: values["policy.pull_no_progress_seconds"],

@@ -1,5 +1,6 @@
 import { hostname } from "node:os";
 import { defaulted, type Key, key, mebibytes, optional, percent } from "./key.ts";
+import { SUPPLY_CHAIN_KEYS } from "./keys-supply-chain.ts";
 import { TAKING_BACK_KEYS } from "./keys-taking-back.ts";
 import * as kinds from "./kinds.ts";
 import { systemRunDir, systemStateDir } from "./surroundings.ts";
@@ -164,6 +165,7 @@ export const KEYS = {
     kind: kinds.integer({ min: 5, max: 86_400 }),
     description: "A pull that has not moved for so long is given up. There is no limit on its whole length.",
   }),
+  ...SUPPLY_CHAIN_KEYS,
   "log.level": defaulted<(typeof LOG_LEVELS)[number]>("info", {
     kind: kinds.oneOf(...LOG_LEVELS),
     description: "How much the daemon says.",

@@ -106,6 +106,20 @@ export function textList(): Kind<readonly string[]> {
   };
 }
 
+/** A list of absolute paths; in an environment variable separated by commas. */
+export function pathList(): Kind<readonly string[]> {
+  const [list, single] = [textList(), path()];
+  const expected = 'a list of absolute paths, e.g. ["/etc/gpunode/cosign.pub"]';
+  return {
+    name: "list of paths",
+    fromText: list.fromText,
+    read(value) {
+      const reading = list.read(value);
+      return reading.ok && reading.value.every((entry) => single.read(entry).ok) ? reading : no(expected);
+    },
+  };
+}
+
 /** A table of texts; in an environment variable `key=value` pairs separated by commas. */
 export function textTable(limits: { keyLength: number; valueLength: number }): Kind<Readonly<Record<string, string>>> {
   const expected = `a table of texts, e.g. { site = "garage" }, names up to ${limits.keyLength} and values up to ${limits.valueLength} characters`;

@@ -91,6 +91,8 @@ export const PolicyInfo = z.object({
   preemptWithinSeconds: Quantity.exactOptional(),
   /** An `assign` may take GPUs from preemptible workloads of lower priority. */
   priorityPreemption: z.boolean().exactOptional(),
+  /** Images run only with a signature by a key of the provider's choice. */
+  signedImages: z.boolean().exactOptional(),
 });
 export type PolicyInfo = z.infer<typeof PolicyInfo>;
 

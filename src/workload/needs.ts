@@ -183,6 +183,16 @@ export interface Engine {
   putFile(id: string, file: SmallFile, options: { signal: AbortSignal }): Promise<void>;
 }
 
+/**
+ * Where a provider wants signatures: what an image must pass before anything is made of it. `image` is `host/path@sha256:…`, so what
+ * was looked at is what runs. Throws `image_not_allowed` where no signature by one of the provider's keys is found, `policy_denied`
+ * where it cannot be looked for here, or the signal's reason.
+ */
+export type SignatureCheck = (
+  image: string,
+  options: { auth?: Secret<RegistryAuth>; signal: AbortSignal },
+) => Promise<void>;
+
 /** Label on every container of ours: the node's id. */
 export const LABEL_NODE = "org.gpunode.node";
 export const LABEL_WORKLOAD = "org.gpunode.workload";

@@ -8,7 +8,7 @@ import { type Policy, requireEffectiveUser } from "./admit.ts";
 import { containerSpec } from "./container-spec.ts";
 import { heedNotice } from "./heed-notice.ts";
 import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
-import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
+import type { ContainerState, Engine, Journal, Log, SignatureCheck } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
 import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
 import { watchHealth } from "./probe.ts";
@@ -38,6 +38,8 @@ export interface RunnerDoors {
   /** The clock for deadlines, which no step of the wall clock moves; milliseconds since the epoch. */
   steady(): number;
   policy: Policy;
+  /** Absent where the provider wants no signatures. */
+  requireSignature?: SignatureCheck;
   nodeId: string;
   host: { architecture: string };
   driver(): DriverFacts;
@@ -307,8 +309,9 @@ export class Runner {
     const { image: reference, user, gpus, env } = this.record.spec;
     const auth = this.#secrets?.registryAuth;
     try {
+      const login = auth === undefined ? {} : { auth };
       const image = await engine.pull(reference, {
-        ...(auth !== undefined && { auth }),
+        ...login,
         noProgressMs: policy.pullNoProgressMs,
         onProgress: (currentBytes, totalBytes) => {
           this.#pull = { currentBytes, totalBytes };
@@ -321,6 +324,7 @@ export class Runner {
       const own = Object.entries(env).map(([name, value]) => `${name}=${value}`);
       checkImageDemands({ ...image, env: [...image.env, ...own] }, this.#doors.host, this.#doors.driver(), needed);
       requireEffectiveUser(user, image.user, policy);
+      await this.#doors.requireSignature?.(byDigest(reference, image.digest), { ...login, signal });
       return { imageId: image.id, imageDigest: image.digest };
     } finally {
       this.#pull = undefined;
@@ -463,6 +467,11 @@ export class Runner {
     // Those who follow its output go on reading only now that it writes again.
     this.#record.tellChanged();
   }
+}
+
+/** The very image of a reference, whatever its tag says meanwhile. */
+function byDigest(reference: string, digest: string): string {
+  return `${reference.replace(/@.*$/, "").replace(/:[^:/]*$/, "")}@${digest}`;
 }
 
 /** The same error in words that quote no secret of the workload's, for the log and for those who are told. */

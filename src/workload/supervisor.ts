@@ -8,7 +8,15 @@ import type { Holders } from "./allocate.ts";
 import { DesiredSet } from "./desired-set.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import { silenceEnds } from "./lease.ts";
-import { type Engine, type Journal, type JournalRow, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
+import {
+  type Engine,
+  type Journal,
+  type JournalRow,
+  LABEL_GENERATION,
+  LABEL_WORKLOAD,
+  type Log,
+  type SignatureCheck,
+} from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
 import { PortBook } from "./port-range.ts";
 import { type Change, type PreemptDoors, type PreemptWhy, planPreemption, preempt, withdraw } from "./preempt.ts";
@@ -43,6 +51,7 @@ export interface SupervisorDoors {
   /** The clock for deadlines, which no step of the wall clock moves; milliseconds since the epoch. */
   steady(): number;
   policy: Policy;
+  requireSignature?: SignatureCheck;
   nodeId: string;
   host: { architecture: string; cpus: number; memoryMiB: number };
   driver: RunnerDoors["driver"];

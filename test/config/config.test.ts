@@ -74,6 +74,7 @@ it("an empty file gives the defaults", async () => {
       reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
       allowRoot: true,
       pullNoProgressSeconds: 120,
+      cosignKeys: [],
     },
     log: { level: "info" },
   });
@@ -199,8 +200,9 @@ it("every key can be set in the environment", async () => {
     runtime: "runsc",
     allowRoot: false,
     pullNoProgressSeconds: 5,
+    cosignKeys: ["/some/path"],
   });
-  expect(config.preemption).toEqual({ priority: false });
+  expect(config.preemption).toMatchObject({ priority: false });
 });
 
 describe("what is wrong is said with its line", () => {
