@@ -113,7 +113,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const pauseMemory = samplingPauseMemory(store);
   let onRead = () => {};
   let onEngine = changed;
-  const [gpuWatch, engineWatch, host] = await Promise.all([
+  const host = hostInventory({ diskPath: config.stateDir });
+  const [gpuWatch, engineWatch] = await Promise.all([
     watchGpus(smi, {
       onChange: changed,
       onRead: () => onRead(),
@@ -121,7 +122,6 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       paused: pauseMemory.get() === bootId(),
     }),
     watchEngine(engine, config.docker.socket, () => onEngine()),
-    hostInventory({ diskPath: config.stateDir }),
   ]);
   rooms.use(gpuWatch);
   rooms.use(engineWatch);
