@@ -119,10 +119,19 @@ ${options.more ?? ""}
     return /"node":"([a-z2-7]{26})"/.exec(this.log)?.[1] ?? "";
   }
 
+  async #containersGone(nodeId: string): Promise<void> {
+    const label = `org.gpunode.node=${nodeId}`;
+    const isGone = async () => ((await containersLeft(label)).length === 0 ? true : undefined);
+    // What is there all the same is found below.
+    await patiently(isGone, 5_000).catch(() => undefined);
+  }
+
   /** A clean end: exit code 0 in time, and no container of this node's left. */
   async [Symbol.asyncDispose](): Promise<void> {
     const { nodeId } = this;
     const running = this.#daemon !== undefined;
+    // An end is told before its container is removed, and a daemon that leaves leaves that to the next one.
+    if (running && nodeId !== "") await this.#containersGone(nodeId);
     const code = await this.end("SIGTERM");
     rmSync(this.dir, { recursive: true, force: true });
     if (running) expect(code, this.log).toBe(0);
