@@ -181,7 +181,7 @@ it("drain, reclaim and resume reach the daemon, and say who else keeps what", as
   const reclaimed = await gpunode(["reclaim", "--gpu", "1", "--for", "1.5h", "--no-wait"], env);
   expect(reclaimed.out).toMatch(/^Taking back GPU 1 until (\d{4}-\d\d-\d\d )?\d\d:\d\d\.\n$/);
   expect((await gpunode(["resume"], env)).out).toMatch(
-    /^Lifted. Still kept from being lent:\n {2}The whole node: not lent before 18:00, until (2026-01-02 )?\d\d:00\n$/,
+    /^Still kept from being lent:\n {2}The whole node: not lent before 18:00, until (2026-01-02 )?\d\d:00\n$/,
   );
   expect(JSON.parse((await gpunode(["resume", "--gpu", "1", "--json"], env)).out)).toEqual({
     state: "draining",
