@@ -86,7 +86,7 @@ function connection({ connection, at }: Snapshot, options: TableOptions): string
   }
 }
 
-function gpuTable({ gpus, holds, at }: Snapshot, options: TableOptions): string {
+function gpuTable({ gpus, holds, workloads, at }: Snapshot, options: TableOptions): string {
   const rows = gpus.flatMap((gpu): Cell[][] => {
     const { telemetry } = gpu;
     const power = measured(telemetry?.powerWatts, "W");
@@ -111,7 +111,9 @@ function gpuTable({ gpus, holds, at }: Snapshot, options: TableOptions): string 
         measured(telemetry?.temperatureCelsius, "°C"),
         power === "-" ? power : limit,
         healthCell(gpu),
-        instances.length > 0 && holdOn(gpu.uuid, holds) === undefined ? "" : holder(gpu, holds, at),
+        instances.length > 0 && holdOn(gpu.uuid, holds) === undefined
+          ? ""
+          : holder(gpu, userOf(gpu, workloads), { holds, at }),
       ],
       ...instances,
     ];
@@ -142,12 +144,21 @@ export function healthCell({ health }: Pick<GpuStatus, "health">): Cell {
   return { text: health.status, style: style[health.status] };
 }
 
+/** The workload that is on a GPU, on its way out or not. */
+function userOf({ uuid, allocatedTo }: GpuStatus, workloads: readonly WorkloadStatus[]): string | undefined {
+  return allocatedTo ?? workloads.find(({ gpus, finishedAt }) => finishedAt === undefined && gpus.includes(uuid))?.id;
+}
+
 /** Who uses it, and who wants it or keeps it. */
-function holder({ uuid, allocatedTo, allocatable }: GpuStatus, holds: readonly Hold[], at: string): Cell {
+function holder(
+  { uuid, allocatable }: GpuStatus,
+  user: string | undefined,
+  { holds, at }: Pick<Snapshot, "holds" | "at">,
+): Cell {
   const hold = holdOn(uuid, holds);
-  if (hold === undefined) return allocatedTo ?? (allocatable ? "free" : "not given out");
+  if (hold === undefined) return user ?? (allocatable ? "free" : "not given out");
   const keeper = holderInWords(hold, at);
-  return { text: allocatedTo === undefined ? keeper : `${allocatedTo} → ${keeper}`, style: "yellow" };
+  return { text: user === undefined ? keeper : `${user} → ${keeper}`, style: "yellow" };
 }
 
 /** Why what is kept from being lent is kept, and until when. */
@@ -229,7 +240,7 @@ function remark(
 
 function noticeInWords({ cause, message, deadline }: NonNullable<WorkloadStatus["notice"]>, at: string): string {
   const left = deadline === undefined ? "" : `, gone in ${between(at, deadline)}`;
-  return `taken back (${message ?? whoIn(cause)})${left}`;
+  return `${message ?? `taken back (${whoIn(cause)})`}${left}`;
 }
 
 function pulled({ currentBytes, totalBytes }: { currentBytes: number; totalBytes: number }): string {
