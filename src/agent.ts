@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { executor } from "./agent/commands.ts";
 import { coordinatorLink } from "./agent/coordinator-link.ts";
 import { NodeHealth } from "./agent/health.ts";
+import { nodeIsolation } from "./agent/isolation.ts";
 import { advertisedPolicy, policyOf } from "./agent/policy.ts";
 import {
   clockMemory,
@@ -112,6 +113,15 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   const meter = rooms.use(
     new Meter({ journal: store, ledger: store.ledger, sign: identity.sign, now: Date.now, steady, log }),
   );
+  const isolation = await nodeIsolation({
+    config,
+    nodeId: identity.nodeId,
+    engine,
+    runners: () => supervisor.runners(),
+    changed,
+    log,
+  });
+  rooms.use(isolation);
   const supervisor: Supervisor = rooms.use(
     new Supervisor({
       engine,
@@ -122,6 +132,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
       steady,
       policy,
       nodeId: identity.nodeId,
+      ...(isolation !== undefined && { networks: isolation }),
       host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
       driver: () => gpuWatch.inventory,
       gpus: () => health.gpus(),
@@ -158,6 +169,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     new NodeHealth({ config, store, engine, gpus: gpuWatch, supervisor, memory: healthMemory(store), changed, log }),
   );
   await supervisor.restore();
+  isolation?.refresh();
   meter.restore(supervisor.records());
   telemetry.workloadsChanged();
   onRead = () => {
@@ -172,7 +184,10 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
     if (isThere !== wasThere) {
       const reason = isThere ? "engine_available" : "engine_unavailable";
       tell([{ kind: "node", state: drain.draining ? "draining" : "available", reason }]);
-      if (isThere) void supervisor.removeStrays();
+      if (isThere) {
+        isolation?.refresh();
+        void supervisor.removeStrays();
+      }
     }
     wasThere = isThere;
     changed();
@@ -183,6 +198,7 @@ export async function runAgent(config: Config, { log, signal, version, onReady }
   const problems = (): Problem[] => [
     ...health.problems(),
     ...(engineWatch.problem === undefined ? [] : [{ code: "engine_unavailable", message: engineWatch.problem }]),
+    ...(isolation?.problems() ?? []),
     ...store.problems,
   ];
   const snapshot = () =>

@@ -29,6 +29,8 @@ export interface NodeFacts {
   draining: boolean;
   /** Why the engine can't be used; undefined where it can. */
   engineProblem?: string;
+  /** Why workloads cannot be kept off the owner's network, where the owner wants that; undefined where they can. */
+  isolationProblem?: string;
   cpus: number;
   memoryMiB: number;
   /** Free space where images and layers go; undefined is unknown. */
@@ -47,6 +49,7 @@ export function admit(workload: Workload, node: NodeFacts): { gpus: string[] } {
   const { policy } = node;
   if (node.draining) throw new GpunodeError("draining", "the node is draining: it accepts nothing new until `resume`");
   if (node.engineProblem !== undefined) throw new GpunodeError("engine_unavailable", node.engineProblem);
+  if (node.isolationProblem !== undefined) throw new GpunodeError("policy_denied", node.isolationProblem);
   requireImage(workload.image, policy.images);
   requireUser(workload.user, policy);
   requireCount(node);
