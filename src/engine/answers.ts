@@ -71,7 +71,7 @@ export const ImageAnswer = z.object({
 export type ImageAnswer = z.infer<typeof ImageAnswer>;
 
 export const ImageListAnswer = z.array(
-  z.object({ Id: z.string(), RepoDigests: strings, RepoTags: strings, Size: count }),
+  z.object({ Id: z.string(), RepoDigests: strings, RepoTags: strings, Size: count, Labels: labels }),
 );
 
 /** One line of a pull's progress. */

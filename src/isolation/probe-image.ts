@@ -1,11 +1,8 @@
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
-import type { Pack } from "tar-stream";
 import type { ProbeEngine } from "./needs.ts";
+import type { RuntimeFile } from "./probe-archive.ts";
 
 /** On the image of a probe; its value says which runtime is in it. */
 export const LABEL_PROBE = "org.gpunode.probe";
@@ -17,12 +14,6 @@ export interface ProbeImage {
   readonly node: string;
   /** Folders of its shared libraries, as `LD_LIBRARY_PATH` takes them. */
   readonly libraryPath: string;
-}
-
-/** One file of the runtime; it lies in the image where it lies here. */
-interface RuntimeFile {
-  readonly path: string;
-  readonly size: number;
 }
 
 /**
@@ -38,36 +29,14 @@ export async function probeImage(engine: ProbeEngine, signal: AbortSignal): Prom
 }
 
 async function make(engine: ProbeEngine, files: readonly RuntimeFile[], label: string, signal: AbortSignal) {
-  const { pack } = await import("tar-stream");
-  const archive = pack();
-  const filled = fill(archive, files).catch((error: Error) => archive.destroy(error));
+  // Loaded once for each version of Node, and not with every start.
+  const { archiveOf } = await import("./probe-archive.ts");
   // A name under which no registry can ever have something.
-  const id = await engine.importImage(Readable.from(archive), {
+  return await engine.importImage(archiveOf(files), {
     name: `gpunode.invalid/probe:${process.version}`,
     label,
     signal,
   });
-  await filled;
-  return id;
-}
-
-async function fill(archive: Pack, files: readonly RuntimeFile[]): Promise<void> {
-  const mtime = new Date(0);
-  // A user other than root gets into folders only with a mode that lets them.
-  for (const name of foldersOf(files)) archive.entry({ name, type: "directory", mode: 0o755, mtime });
-  for (const { path, size } of files) {
-    const entry = archive.entry({ name: path.slice(1), size, mode: 0o755, mtime });
-    await pipeline(createReadStream(path), entry);
-  }
-  archive.finalize();
-}
-
-function foldersOf(files: readonly RuntimeFile[]): string[] {
-  const folders = new Set<string>();
-  for (const { path } of files) {
-    for (let folder = dirname(path); folder !== "/"; folder = dirname(folder)) folders.add(`${folder.slice(1)}/`);
-  }
-  return [...folders].sort();
 }
 
 /** Node first, then what the dynamic loader has loaded for it, the loader itself included. */

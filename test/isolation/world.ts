@@ -214,7 +214,6 @@ export class Driver implements AsyncDisposable {
     this.#child = child;
     child.stderr?.on("data", (chunk: Buffer) => {
       this.log += chunk.toString();
-      if (process.env.DEBUG_WORLD) console.log(chunk.toString());
     });
     child.on(
       "message",
@@ -230,7 +229,6 @@ export class Driver implements AsyncDisposable {
   }
 
   do<C extends keyof Commands>(command: C, ...args: Parameters<Commands[C]>): ReturnType<Commands[C]> {
-    if (process.env.DEBUG_WORLD) console.log(new Date().toISOString(), command, JSON.stringify(args));
     const id = this.#next++;
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#waiting.set(id, { resolve, reject });
