@@ -1,7 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { BRIDGE_PREFIX, REMOVE_TABLE, TABLE } from "../isolation/rules.ts";
+import { liveBridges } from "../isolation/bridge.ts";
+import { REMOVE_TABLE, TABLE } from "../isolation/rules.ts";
 import { packageRoot } from "./package-root.ts";
 
 /** One thing `gpunode service` does, and the sentence that announces it. */
@@ -88,7 +89,7 @@ function removeRules(): Step {
   return {
     says: `remove the table ${TABLE} from nftables, where no workload runs any more`,
     run() {
-      if (new RegExp(`^ *${BRIDGE_PREFIX}`, "m").test(readFileSync("/proc/net/dev", "utf8"))) return;
+      if (liveBridges().length > 0) return;
       const env = { ...process.env, PATH: `/usr/sbin:/sbin:${process.env.PATH ?? ""}` };
       try {
         execFileSync("nft", ["-f", "-"], { input: REMOVE_TABLE, env, stdio: ["pipe", "ignore", "ignore"] });

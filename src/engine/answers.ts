@@ -119,6 +119,7 @@ export const NetworkAnswer = z.object({
   Id: z.string(),
   Name: z.string(),
   Labels: labels,
+  Options: labels,
   IPAM: z.object({
     Config: z
       .array(z.object({ Gateway: text }))

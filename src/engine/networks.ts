@@ -1,4 +1,5 @@
 import type { NetworkSpec, NetworkState, Networks } from "../isolation/needs.ts";
+import { GpunodeError } from "../protocol/errors.ts";
 import { CreateNetworkAnswer, NetworkAnswer, NetworkListAnswer } from "./answers.ts";
 import { type EngineClient, parseAnswer } from "./client.ts";
 import { LABEL_NODE } from "./container.ts";
@@ -6,6 +7,8 @@ import { statusOf } from "./errors.ts";
 
 /** A bridge, its firewall rules and a subnet: tenths of a second, seconds where many containers start at once. */
 const NETWORK_MS = 60_000;
+/** The driver's option for the name of its device. */
+const BRIDGE = "com.docker.network.bridge.name";
 
 /**
  * The bridge networks of this node. What changes or removes one first makes sure that it carries our label; the owner's other networks
@@ -49,7 +52,7 @@ export function ownNetworks(client: EngineClient, nodeId: string, givesIpv6: () 
       EnableIPv6: typeof ipv6 === "string" || (ipv6 && (await givesIpv6())),
       ...(subnets.length > 0 && { IPAM: { Config: subnets } }),
       Options: {
-        "com.docker.network.bridge.name": spec.bridge,
+        [BRIDGE]: spec.bridge,
         // There is one container on it; should there ever be two, they do not see each other.
         "com.docker.network.bridge.enable_icc": "false",
       },
@@ -63,8 +66,13 @@ export function ownNetworks(client: EngineClient, nodeId: string, givesIpv6: () 
     } catch (error) {
       // It may be there from before a crash: the engine then refuses the name, or the bridge, as taken.
       const there = statusOf(error) === undefined ? undefined : (await list()).find(({ name }) => name === spec.name);
-      if (there === undefined) throw error;
-      return there.id;
+      const bridge = there && (await look(there.id))?.bridge;
+      if (there === undefined || bridge === undefined) throw error;
+      if (bridge === spec.bridge) return there.id;
+      throw new GpunodeError(
+        "internal",
+        `the network ${spec.name} is on the bridge ${bridge} instead of ${spec.bridge}: remove it (docker network rm ${spec.name})`,
+      );
     }
   }
 
@@ -87,7 +95,7 @@ export function ownNetworks(client: EngineClient, nodeId: string, givesIpv6: () 
   return { create, inspect: look, remove, list };
 }
 
-function networkState({ Id, Name, IPAM, Containers }: NetworkAnswer): NetworkState {
+function networkState({ Id, Name, Options, IPAM, Containers }: NetworkAnswer): NetworkState {
   const addresses = Object.entries(Containers).map(
     ([id, { IPv4Address, IPv6Address }]) =>
       [id, [IPv4Address, IPv6Address].map(bare).filter((at) => at !== "")] as const,
@@ -95,6 +103,7 @@ function networkState({ Id, Name, IPAM, Containers }: NetworkAnswer): NetworkSta
   return {
     id: Id,
     name: Name,
+    bridge: Options[BRIDGE] ?? "",
     gateways: IPAM.Config.map(({ Gateway }) => bare(Gateway)).filter((gateway) => gateway !== ""),
     addresses: Object.fromEntries(addresses),
   };

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { networkInterfaces } from "node:os";
 import { BRIDGE_PREFIX } from "./rules.ts";
 
 /** The kernel takes 15 characters for a device's name (IFNAMSIZ). */
@@ -11,16 +11,10 @@ export function bridgeOf(nodeId: string, network: string): string {
   return `${BRIDGE_PREFIX}${hash}`.slice(0, DEVICE_NAME_MOST);
 }
 
-/** Network devices of this network namespace, which `/sys/class/net` is not bound to. */
-export async function devices(): Promise<string[]> {
-  const text = await readFile("/proc/net/dev", "utf8");
-  return text
-    .split("\n")
-    .filter((line) => line.includes(":"))
-    .map((line) => line.slice(0, line.indexOf(":")).trim());
-}
-
-/** True where a workload's network is there, also one that another agent left to its workload. */
-export async function anyBridge(): Promise<boolean> {
-  return (await devices()).some((name) => name.startsWith(BRIDGE_PREFIX));
+/**
+ * Bridges of workloads on which a container runs, in this network namespace; those of other agents, too. One without a running container has no
+ * carrier and is not among them: nothing can come from it.
+ */
+export function liveBridges(): string[] {
+  return Object.keys(networkInterfaces()).filter((name) => name.startsWith(BRIDGE_PREFIX));
 }

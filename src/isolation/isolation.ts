@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { GpunodeError } from "../protocol/errors.ts";
 import type { WorkloadNetworks } from "../workload/needs.ts";
-import { anyBridge, bridgeOf, devices } from "./bridge.ts";
+import { bridgeOf, liveBridges } from "./bridge.ts";
 import type { Log, Networks, ProbeEngine } from "./needs.ts";
 import type { Firewall } from "./nft.ts";
 import { type Exception, renderRules } from "./rules.ts";
@@ -60,8 +60,15 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
   let retryMs = RETRY_FIRST_MS;
   let retryAt = 0;
   let sweepNeeded = false;
-  /** Networks of workloads by their container's name, each made once. */
+  /** Networks of workloads by their container's name, each made, or made sure of, once. */
   const known = new Map<string, Promise<string>>();
+  /** What an earlier agent has left, until it is made sure of. */
+  const inherited = new Map<string, string>();
+
+  function forget(name: string): void {
+    known.delete(name);
+    inherited.delete(name);
+  }
 
   function tell(next: string | undefined): void {
     if (next === problem) return;
@@ -135,7 +142,6 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
           firewall,
           exceptions,
           surroundings: surroundings ?? (await readSurroundings()),
-          hasDevice: async (name) => (await devices()).includes(name),
           ...(runtime !== undefined && { runtime }),
         },
         stop.signal,
@@ -162,7 +168,7 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
       let left = false;
       for (const { id, name } of await networks.list()) {
         if (live.has(name)) continue;
-        if (await networks.remove(id)) known.delete(name);
+        if (await networks.remove(id)) forget(name);
         else left = true;
       }
       sweepNeeded = left;
@@ -189,7 +195,7 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
   }
 
   try {
-    for (const { id, name } of await networks.list()) known.set(name, Promise.resolve(id));
+    for (const { id, name } of await networks.list()) inherited.set(name, id);
   } catch (error) {
     log.debug({ err: error }, "could not list the networks");
   }
@@ -215,10 +221,10 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
       return await made;
     },
     async close(name) {
-      const made = known.get(name);
+      const made = known.get(name) ?? inherited.get(name);
       if (made === undefined) return;
       try {
-        if (await networks.remove(await made)) known.delete(name);
+        if (await networks.remove(await made)) forget(name);
         else sweepNeeded = true;
       } catch (error) {
         sweepNeeded = true;
@@ -229,7 +235,7 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
       stop.abort();
       await Promise.allSettled([...running, lastTrial]);
       // Workloads live on without an agent, and then the rules do, too.
-      if (await anyBridge().catch(() => true)) return;
+      if (liveBridges().length > 0) return;
       await firewall.remove().catch((error: unknown) => log.debug({ err: error }, "the rules could not be removed"));
     },
   };

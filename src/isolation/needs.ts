@@ -16,6 +16,8 @@ export interface NetworkSpec {
 export interface NetworkState {
   id: string;
   name: string;
+  /** Name of its bridge. */
+  bridge: string;
   /** This machine's addresses on its bridge. */
   gateways: string[];
   /** Addresses of the containers on it, by container id. */
@@ -27,7 +29,7 @@ export interface NetworkState {
  * only networks that carry the node's label.
  */
 export interface Networks {
-  /** Creates, or finds the one of that name if it is ours. Returns its id. */
+  /** Creates, or finds the one of that name if it is ours and on that bridge. Returns its id. Throws `internal` with the engine's words. */
   create(spec: NetworkSpec): Promise<string>;
   /** undefined where there is none of ours by that id. */
   inspect(id: string): Promise<NetworkState | undefined>;

@@ -1,7 +1,8 @@
+import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { LABEL_NODE as LabelNode } from "../workload/needs.ts";
 import { covers, isSingle, parseCidr } from "./addresses.ts";
-import { bridgeOf } from "./bridge.ts";
+import { bridgeOf, liveBridges } from "./bridge.ts";
 import { ask, listenOn } from "./conversation.ts";
 import type { NetworkState, ProbeEngine } from "./needs.ts";
 import type { Firewall } from "./nft.ts";
@@ -17,8 +18,6 @@ export interface TrialDoors {
   surroundings: Surroundings;
   /** The runtime workloads get, where the policy names one. */
   runtime?: string;
-  /** True where a network device of that name is in this network namespace. */
-  hasDevice(name: string): Promise<boolean>;
 }
 
 /** On all that the probe makes; the type holds it to the name the workload room uses. */
@@ -55,7 +54,9 @@ export async function tryIsolation(doors: TrialDoors, signal: AbortSignal): Prom
   await removeProbes(engine);
   try {
     const image = await probeImage(engine, signal);
-    const [first, second] = await Promise.all([startProbe("a", image, doors), startProbe("b", image, doors)]);
+    // One after the other, so that none is still being made where the other fails and all is removed.
+    const first = await startProbe("a", image, doors);
+    const second = await startProbe("b", image, doors);
     return await judge(first, second, doors, signal);
   } finally {
     await removeProbes(engine);
@@ -71,7 +72,8 @@ interface Probe {
 async function startProbe(name: string, image: ProbeImage, doors: TrialDoors): Promise<Probe> {
   const { engine, surroundings, runtime } = doors;
   const labels = { [LABEL_NODE]: engine.nodeId };
-  const full = `gpunode-probe-${name}-${engine.nodeId.slice(0, 12)}`;
+  // Another name each time: a bridge that a failed attempt of the engine has left would be taken over, and never removed.
+  const full = `gpunode-probe-${name}-${randomBytes(4).toString("hex")}`;
   const bridge = bridgeOf(engine.nodeId, full);
   const network = await engine.networks.create({ name: full, bridge, labels, ipv6: surroundings.hasIpv6 });
   const id = await engine.create({
@@ -98,7 +100,7 @@ async function startProbe(name: string, image: ProbeImage, doors: TrialDoors): P
 
 async function judge(first: Probe, second: Probe, doors: TrialDoors, signal: AbortSignal): Promise<Verdict> {
   const { firewall, surroundings, exceptions } = doors;
-  if (!(await doors.hasDevice(first.bridge))) {
+  if (!liveBridges().includes(first.bridge)) {
     return fails(
       `the container engine makes its networks elsewhere (no device ${first.bridge} on this machine): a rootless engine, or one in a virtual machine, cannot be isolated from here`,
     );

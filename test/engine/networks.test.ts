@@ -31,6 +31,11 @@ describe.runIf(haveEngine)("networks", { timeout: 60_000 }, () => {
     });
     expect(Labels).toEqual({ "org.gpunode.node": engine.nodeId });
     expect((await networks.inspect(id))?.gateways).toHaveLength(1);
+    // The same name on another bridge would be outside of the rules.
+    expect(await refusal(networks.create({ ...spec(engine, "a"), bridge: "gpt-other" }))).toMatchObject({
+      code: "internal",
+      message: expect.stringContaining("instead of gpt-other"),
+    });
     expect(await networks.remove(id)).toBe(true);
     expect(await networks.remove(id)).toBe(true);
     expect(await networks.inspect(id)).toBeUndefined();
