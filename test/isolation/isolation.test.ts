@@ -8,7 +8,7 @@ import { until } from "../engine/harness.ts";
 import { engineIsPrivate, haveEngine, pushImage, registryAddress, smallImage } from "../support/engine.ts";
 import { type Driver, PLACES, PORT, World } from "./world.ts";
 
-const SLOW = 90_000;
+const SLOW = 120_000;
 const at = (host: string, port = PORT): Target => ({ host, port });
 const { machine } = PLACES;
 /** Whoever listens on the owner's side, none of which a workload is to reach. */
@@ -131,10 +131,10 @@ const begin = () => {
 begin();`;
     await world.serveOnLan(PORT + 1);
     await driver.do("workload", { name: "talker", program: talker });
-    for (let flushes = 0; flushes < 40; flushes++) {
+    await until(async () => {
       await world.run(world.nft, "flush", "chain", "inet", "gpunode", "forward");
-      if ((await driver.do("peek", "talker")).includes("through")) break;
-    }
+      return (await driver.do("peek", "talker")).includes("through");
+    }, 60_000);
     expect(await driver.do("output", "talker")).toBe("through\ncut\n");
     // With everything else: Docker's own rules come back with Docker.
     await world.run(world.nft, "flush", "ruleset");
