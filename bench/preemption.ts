@@ -116,6 +116,7 @@ run_dir = "${join(dir, "r")}"
 coordinator = { url = "${coordinator.url}" }
 docker = { socket = "${engine.socket}" }
 nvidia = { smi = "${join(root, "bin/nvidia-smi-sim.js")}" }
+network = { isolate_lan = false }
 log = { level = "error" }
 `,
     );
@@ -158,7 +159,7 @@ log = { level = "error" }
     ]);
     await machine.run("groupadd", "--non-unique", "--gid", String(statSync(this.#socket).gid), "docker");
     const smi = "/opt/gpunode/bin/nvidia-smi-sim.js";
-    const config = `name = "booted"\ncoordinator = { url = "${this.#url}" }\nnvidia = { smi = "${smi}" }\n`;
+    const config = `name = "booted"\ncoordinator = { url = "${this.#url}" }\nnvidia = { smi = "${smi}" }\nnetwork = { isolate_lan = false }\n`;
     await machine.write("/etc/gpunode/config.toml", config);
     const took: number[] = [];
     for (let round = -1; round < SHUTDOWNS; round++) {

@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { executor } from "./agent/commands.ts";
 import { coordinatorLink } from "./agent/coordinator-link.ts";
 import { NodeHealth } from "./agent/health.ts";
+import { nodeIsolation } from "./agent/isolation.ts";
 import { type Leaving, stopWork } from "./agent/leave.ts";
 import { advertisedPolicy, policyOf } from "./agent/policy.ts";
 import { NodePreemption } from "./agent/preemption.ts";
@@ -130,6 +131,15 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const meter = rooms.use(
     new Meter({ journal: store, ledger: store.ledger, sign: identity.sign, now: Date.now, steady, log }),
   );
+  const isolation = await nodeIsolation({
+    config,
+    nodeId: identity.nodeId,
+    engine,
+    runners: () => supervisor.runners(),
+    changed,
+    log,
+  });
+  rooms.use(isolation);
   const supervisor: Supervisor = rooms.use(
     new Supervisor({
       engine,
@@ -145,6 +155,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       steady,
       policy,
       nodeId: identity.nodeId,
+      ...(isolation !== undefined && { networks: isolation }),
       host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
       driver: () => gpuWatch.inventory,
       gpus: () => health.gpus(),
@@ -202,6 +213,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   await supervisor.restore();
   tell([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
   preemption.start();
+  isolation?.refresh();
   meter.restore(supervisor.records());
   telemetry.workloadsChanged();
   onRead = () => {
@@ -217,7 +229,10 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     if (isThere !== wasThere) {
       const reason = isThere ? "engine_available" : "engine_unavailable";
       tell([{ kind: "node", state: isHeld() ? "draining" : "available", reason }]);
-      if (isThere) void supervisor.removeStrays();
+      if (isThere) {
+        isolation?.refresh();
+        void supervisor.removeStrays();
+      }
     }
     wasThere = isThere;
     changed();
@@ -227,6 +242,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const problems = (): Problem[] => [
     ...health.problems(),
     ...(engineWatch.problem === undefined ? [] : [{ code: "engine_unavailable", message: engineWatch.problem }]),
+    ...(isolation?.problems() ?? []),
     ...store.problems,
   ];
   const gpusToShow = () => withHolders(preemption.marked(health.gpus()), supervisor.holders());

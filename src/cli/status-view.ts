@@ -1,5 +1,4 @@
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
-import type { Hold } from "../protocol/frames.ts";
 import { upInWords } from "../protocol/reliability.ts";
 import { holderInWords, holdInWords, holdOn, whoIn } from "./hold-words.ts";
 import { between, duration, gib, measured, mib, usedOf } from "./in-words.ts";

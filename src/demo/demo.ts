@@ -163,6 +163,8 @@ function configText(
     `coordinator = { url = "ws://127.0.0.1:${port}" }`,
     `docker = { socket = ${JSON.stringify(socket)} }`,
     `telemetry = { interval_ms = ${SAMPLE_MS} }`,
+    // The jobs are the demo's own, and it leaves the firewall of the machine it is tried on alone.
+    "network = { isolate_lan = false }",
     ...(options.hasGpus ? [] : [`nvidia = { smi = ${JSON.stringify(options.simulator)}, simulated = true }`]),
     "",
   ].join("\n");

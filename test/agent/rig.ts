@@ -20,6 +20,14 @@ export interface RigOptions {
   more?: string;
   /** Further variables of the daemon. */
   env?: NodeJS.ProcessEnv;
+  /** Goes before the daemon's command line. */
+  under?: readonly string[];
+  /** The engine's socket; default: the run's engine. */
+  socket?: string;
+  /** The network section; default: workloads are not isolated. */
+  network?: string;
+  /** Makes the coordinator's port known where the daemon runs. */
+  relay?(port: number): Promise<void>;
 }
 
 /** One machine that lends GPUs: the real daemon on the real engine, with simulated GPUs. */
@@ -33,6 +41,7 @@ export class Rig implements AsyncDisposable {
 
   constructor(options: RigOptions & { url?: string; smi?: string }) {
     this.#env = options.env ?? {};
+    this.#under = options.under ?? [];
     writeFileSync(this.scenario, options.scenario ?? "");
     this.#scenario = options.scenario === undefined ? "rtx4090x2" : this.scenario;
     writeFileSync(
@@ -41,9 +50,10 @@ export class Rig implements AsyncDisposable {
 state_dir = "${join(this.dir, "state")}"
 run_dir = "${join(this.dir, "run")}"
 ${options.url === undefined ? "" : `coordinator = { url = "${options.url}" }`}
-docker = { socket = "${engineSocket()}" }
+docker = { socket = "${options.socket ?? engineSocket()}" }
 nvidia = { smi = "${options.smi ?? join(root, "bin/nvidia-smi-sim.js")}", simulated = ${!engineIsPrivate} }
 telemetry = { interval_ms = 200 }
+network = { ${options.network ?? "isolate_lan = false"} }
 ${options.more ?? ""}
 `,
     );
@@ -51,11 +61,13 @@ ${options.more ?? ""}
 
   readonly #scenario: string;
   readonly #env: NodeJS.ProcessEnv;
+  readonly #under: readonly string[];
 
   /** `killAt` names the point at which it dies by SIGKILL (test/faults/kill-at.mjs). */
   start({ killAt }: { killAt?: string } = {}): void {
     const preload = killAt === undefined ? [] : ["--import", join(root, "test/faults/kill-at.mjs")];
-    const child = spawn(process.execPath, [...preload, program, "run", "--config", this.config], {
+    const command = [...this.#under, process.execPath, ...preload, program, "run", "--config", this.config];
+    const child = spawn(command[0] ?? "", command.slice(1), {
       env: {
         ...process.env,
         GPUNODE_SIM_SCENARIO: this.#scenario,
@@ -148,6 +160,7 @@ export class Site implements AsyncDisposable {
   static async open(options: RigOptions & { killAt?: string } = {}): Promise<Site> {
     const stateDir = mkdtempSync(join(tmpdir(), "gpunode-site-"));
     const coordinator = await startCoordinator(coordinatorOptions(stateDir, 0));
+    await options.relay?.(Number(new URL(coordinator.url).port));
     const site = new Site(coordinator, new Rig({ ...options, url: coordinator.url }), stateDir);
     try {
       site.rig.start(options);
