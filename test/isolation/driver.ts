@@ -43,8 +43,6 @@ export interface Commands {
   workload(options: WorkloadOptions): Promise<{ id: string; addresses: string[]; gateways: string[]; bridge: string }>;
   /** What it wrote, once it has ended. */
   output(name: string): Promise<string>;
-  /** What it wrote so far. */
-  peek(name: string): Promise<string>;
   /** Of an earlier driver. */
   removeContainer(name: string): Promise<void>;
   try(from: string, targets: Target[]): Promise<string[]>;
@@ -117,9 +115,6 @@ const commands: Commands = {
   },
   async output(name) {
     await engine.wait(containers.get(name) ?? "", never);
-    return await commands.peek(name);
-  },
-  async peek(name) {
     let text = "";
     const log = engine.logs(containers.get(name) ?? "", { follow: false, signal: never });
     for await (const { data } of log) text += data.toString();

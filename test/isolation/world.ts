@@ -236,6 +236,16 @@ export class Driver implements AsyncDisposable {
     return promise as ReturnType<Commands[C]>;
   }
 
+  /** Does something while the driver stands still, as on a machine that is too busy for it. */
+  async whileHalted(act: () => Promise<unknown>): Promise<void> {
+    this.#child.kill("SIGSTOP");
+    try {
+      await act();
+    } finally {
+      this.#child.kill("SIGCONT");
+    }
+  }
+
   async kill(): Promise<void> {
     this.#child.kill("SIGKILL");
     await once(this.#child, "close");
