@@ -228,8 +228,8 @@ function remark(
 }
 
 function noticeInWords({ cause, message, deadline }: NonNullable<WorkloadStatus["notice"]>, at: string): string {
-  const left = deadline === undefined ? "" : `, gone in ${between(at, deadline)}`;
-  return `taken back (${message ?? whoIn(cause)})${left}`;
+  const why = message ?? whoIn(cause);
+  return deadline === undefined ? `warned (${why})` : `taken back (${why}), gone in ${between(at, deadline)}`;
 }
 
 function pulled({ currentBytes, totalBytes }: { currentBytes: number; totalBytes: number }): string {
