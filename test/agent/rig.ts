@@ -20,6 +20,8 @@ export interface RigOptions {
   more?: string;
   /** Further variables of the daemon. */
   env?: NodeJS.ProcessEnv;
+  /** File with the milliseconds by which its wall clock is off (test/faults/clock.mjs). */
+  clock?: string;
 }
 
 /** One machine that lends GPUs: the real daemon on the real engine, with simulated GPUs. */
@@ -32,7 +34,7 @@ export class Rig implements AsyncDisposable {
   #daemon: ChildProcess | undefined;
 
   constructor(options: RigOptions & { url?: string; smi?: string }) {
-    this.#env = options.env ?? {};
+    this.#env = { ...options.env, ...(options.clock !== undefined && { GPUNODE_TEST_CLOCK: options.clock }) };
     writeFileSync(this.scenario, options.scenario ?? "");
     this.#scenario = options.scenario === undefined ? "rtx4090x2" : this.scenario;
     writeFileSync(
@@ -54,8 +56,11 @@ ${options.more ?? ""}
 
   /** `killAt` names the point at which it dies by SIGKILL (test/faults/kill-at.mjs). */
   start({ killAt }: { killAt?: string } = {}): void {
-    const preload = killAt === undefined ? [] : ["--import", join(root, "test/faults/kill-at.mjs")];
-    const child = spawn(process.execPath, [...preload, program, "run", "--config", this.config], {
+    const preloads = [
+      ...(killAt === undefined ? [] : ["kill-at.mjs"]),
+      ...(this.#env.GPUNODE_TEST_CLOCK === undefined ? [] : ["clock.mjs"]),
+    ].flatMap((name) => ["--import", join(root, "test/faults", name)]);
+    const child = spawn(process.execPath, [...preloads, program, "run", "--config", this.config], {
       env: {
         ...process.env,
         GPUNODE_SIM_SCENARIO: this.#scenario,
