@@ -36,7 +36,7 @@ describe.runIf(haveEngine)("a machine rented from a cloud", { timeout: 120_000 }
       workloads: [{ state: "running", notice: { cause: "cloud_notice" } }],
     });
     expect(warned.workloads[0]?.notice).not.toHaveProperty("deadline");
-    expect(site.rig.gpunode("status").stdout).toContain("warned (AWS recommends to leave this spot instance");
+    expect(site.rig.gpunode("status").stdout).toContain("warned: AWS recommends to leave this spot instance");
     aws.replies.set(REBALANCE, missing);
     const lifted = ["draining cloud_notice", "notice cloud_notice", "available cloud_notice", "withdrawn cloud_notice"];
     await tells(site, ...lifted);
@@ -86,7 +86,7 @@ describe.runIf(haveEngine)("a machine rented from a cloud", { timeout: 120_000 }
 
     gcp.replies.set(MAINTENANCE, google("TERMINATE_ON_HOST_MAINTENANCE"));
     await wrote("notice\n");
-    expect(site.rig.gpunode("status").stdout).toMatch(/taken back \(Google stops this machine.*, gone in (59 min|1 h)/);
+    expect(site.rig.gpunode("status").stdout).toMatch(/gone in (59 min|1 h): Google stops this machine/);
     gcp.replies.set(MAINTENANCE, google("NONE"));
     await wrote("notice\nwithdrawn\n");
     const before = ["draining cloud_notice", "notice cloud_notice", "available cloud_notice", "withdrawn cloud_notice"];

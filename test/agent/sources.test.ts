@@ -59,7 +59,7 @@ describe.runIf(haveEngine)("the hours in which the node is lent", { timeout: 120
     });
     expect(Math.abs(Date.parse(ahead.holds[0]?.until ?? "") - opens)).toBeLessThan(1000);
     expect(Math.abs(Date.parse(ahead.workloads[0]?.notice?.deadline ?? "") - closes)).toBeLessThan(1000);
-    expect(site.rig.gpunode("status").stdout).toMatch(/taken back \(lent until \d\d:\d\d \(UTC\)\), gone in \d+ s/);
+    expect(site.rig.gpunode("status").stdout).toMatch(/gone in \d+ s: lent until \d\d:\d\d \(UTC\)/);
     expect((await site.client.submit({ id: "late", image, command: sh("true") })).state).toBe("pending");
 
     const view = await site.ends("w");
