@@ -110,9 +110,7 @@ function gpuTable({ gpus, holds, workloads, at }: Snapshot, options: TableOption
         measured(telemetry?.temperatureCelsius, "°C"),
         power === "-" ? power : limit,
         healthCell(gpu),
-        instances.length > 0 && holdOn(gpu.uuid, holds) === undefined
-          ? ""
-          : holder(gpu, userOf(gpu, workloads), { holds, at }),
+        instances.length > 0 && holdOn(gpu.uuid, holds) === undefined ? "" : holder(gpu, { holds, workloads, at }),
       ],
       ...instances,
     ];
@@ -143,21 +141,19 @@ export function healthCell({ health }: Pick<GpuStatus, "health">): Cell {
   return { text: health.status, style: style[health.status] };
 }
 
-/** The workload that is on a GPU, on its way out or not. */
-function userOf({ uuid, allocatedTo }: GpuStatus, workloads: readonly WorkloadStatus[]): string | undefined {
-  return allocatedTo ?? workloads.find(({ gpus, finishedAt }) => finishedAt === undefined && gpus.includes(uuid))?.id;
-}
-
-/** Who uses it, and who wants it or keeps it. */
+/** Who uses it, and who wants it or keeps it. Who has to leave is told for as long as it is there. */
 function holder(
-  { uuid, allocatable }: GpuStatus,
-  user: string | undefined,
-  { holds, at }: Pick<Snapshot, "holds" | "at">,
+  { uuid, allocatedTo, allocatable, mig }: GpuStatus,
+  { holds, workloads, at }: Pick<Snapshot, "holds" | "workloads" | "at">,
 ): Cell {
   const hold = holdOn(uuid, holds);
-  if (hold === undefined) return user ?? (allocatable ? "free" : "not given out");
-  const keeper = holderInWords(hold, at);
-  return { text: user === undefined ? keeper : `${user} → ${keeper}`, style: "yellow" };
+  if (hold === undefined) return allocatedTo ?? (allocatable ? "free" : "not given out");
+  const units = [uuid, ...(mig?.instances ?? []).map((instance) => instance.uuid)];
+  const there = workloads.filter(
+    ({ finishedAt, gpus }) => finishedAt === undefined && gpus.some((of) => units.includes(of)),
+  );
+  const users = there.map(({ id }) => id).join(", ");
+  return { text: users === "" ? holderInWords(hold, at) : `${users} → ${holderInWords(hold, at)}`, style: "yellow" };
 }
 
 /** Why what is kept from being lent is kept, and until when. */
@@ -238,8 +234,8 @@ function remark(
 }
 
 function noticeInWords({ cause, message, deadline }: NonNullable<WorkloadStatus["notice"]>, at: string): string {
-  const left = deadline === undefined ? "" : `, gone in ${between(at, deadline)}`;
-  return `${message ?? `taken back (${whoIn(cause)})`}${left}`;
+  const why = message ?? whoIn(cause);
+  return deadline === undefined ? `warned: ${why}` : `gone in ${between(at, deadline)}: ${why}`;
 }
 
 function pulled({ currentBytes, totalBytes }: { currentBytes: number; totalBytes: number }): string {

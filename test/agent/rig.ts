@@ -28,6 +28,8 @@ export interface RigOptions {
   network?: string;
   /** Makes the coordinator's port known where the daemon runs. */
   relay?(port: number): Promise<void>;
+  /** File with the milliseconds by which its wall clock is off (test/faults/clock.mjs). */
+  clock?: string;
 }
 
 /** One machine that lends GPUs: the real daemon on the real engine, with simulated GPUs. */
@@ -40,7 +42,7 @@ export class Rig implements AsyncDisposable {
   #daemon: ChildProcess | undefined;
 
   constructor(options: RigOptions & { url?: string; smi?: string }) {
-    this.#env = options.env ?? {};
+    this.#env = { ...options.env, ...(options.clock !== undefined && { GPUNODE_TEST_CLOCK: options.clock }) };
     this.#under = options.under ?? [];
     writeFileSync(this.scenario, options.scenario ?? "");
     this.#scenario = options.scenario === undefined ? "rtx4090x2" : this.scenario;
@@ -65,8 +67,11 @@ ${options.more ?? ""}
 
   /** `killAt` names the point at which it dies by SIGKILL (test/faults/kill-at.mjs). */
   start({ killAt }: { killAt?: string } = {}): void {
-    const preload = killAt === undefined ? [] : ["--import", join(root, "test/faults/kill-at.mjs")];
-    const command = [...this.#under, process.execPath, ...preload, program, "run", "--config", this.config];
+    const preloads = [
+      ...(killAt === undefined ? [] : ["kill-at.mjs"]),
+      ...(this.#env.GPUNODE_TEST_CLOCK === undefined ? [] : ["clock.mjs"]),
+    ].flatMap((name) => ["--import", join(root, "test/faults", name)]);
+    const command = [...this.#under, process.execPath, ...preloads, program, "run", "--config", this.config];
     const child = spawn(command[0] ?? "", command.slice(1), {
       env: {
         ...process.env,
