@@ -16,6 +16,7 @@ import {
   LABEL_WORKLOAD,
   type Log,
   type SignatureCheck,
+  type WorkloadNetworks,
 } from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
 import { PortBook } from "./port-range.ts";
@@ -53,6 +54,8 @@ export interface SupervisorDoors {
   policy: Policy;
   requireSignature?: SignatureCheck;
   nodeId: string;
+  /** Absent where workloads are on the engine's default bridge. */
+  networks?: WorkloadNetworks;
   host: { architecture: string; cpus: number; memoryMiB: number };
   driver: RunnerDoors["driver"];
   gpus(): readonly Gpu[];
@@ -349,8 +352,9 @@ export class Supervisor implements AsyncDisposable {
   }
 
   #facts(id: string) {
-    const { gpus, policy, host, engineProblem, diskFreeMiB } = this.#doors;
+    const { gpus, policy, host, engineProblem, networks, diskFreeMiB } = this.#doors;
     const problem = engineProblem();
+    const isolationProblem = networks?.problem();
     const disk = diskFreeMiB();
     const held = this.#doors.held();
     return {
@@ -360,6 +364,7 @@ export class Supervisor implements AsyncDisposable {
       policy,
       ...(held.node !== undefined && { heldBack: held.node }),
       ...(problem !== undefined && { engineProblem: problem }),
+      ...(isolationProblem !== undefined && { isolationProblem }),
       cpus: host.cpus,
       memoryMiB: host.memoryMiB,
       ...(disk !== undefined && { diskFreeMiB: disk }),

@@ -44,10 +44,12 @@ function ownersView(rig: Rig): Seen {
 async function operatorsView(url: string, token: string, ids: readonly string[]): Promise<Seen> {
   const paths = ["nodes", "workloads", "events", ...ids.flatMap((id) => [`workloads/${id}`, `workloads/${id}/logs`])];
   const headers = { Authorization: `Bearer ${token}` };
-  const answers = paths.map(async (path) => {
+  // Asked again where it was closed meanwhile: a connection of before, while this process waited for commands.
+  const read = async (path: string) => {
     const response = await fetch(`${url}/api/v1/${path}`, { headers });
-    return [path, `${response.status} ${await response.text()}`];
-  });
+    return `${response.status} ${await response.text()}`;
+  };
+  const answers = paths.map(async (path) => [path, await patiently(() => read(path))] as const);
   return Object.fromEntries(await Promise.all(answers));
 }
 
