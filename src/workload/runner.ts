@@ -8,6 +8,7 @@ import { type Policy, requireEffectiveUser } from "./admit.ts";
 import { containerSpec, ownLabels } from "./container-spec.ts";
 import { heedNotice } from "./heed-notice.ts";
 import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
+import { initComplaint } from "./init-complaint.ts";
 import type { ContainerState, Engine, Journal, Log, WorkloadNetworks } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
 import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
@@ -256,7 +257,7 @@ export class Runner {
       case "stop":
         return await takeDown(this.#record, step.container, this.#doors, signal);
       case "finish":
-        return this.#finish(step.container);
+        return this.#finish(step.container, await initComplaint(step.container, engine, signal));
       case "remove":
         await this.#keepLogs(step.container, detach);
         return await engine.remove(step.container.id);
@@ -280,10 +281,12 @@ export class Runner {
   }
 
   /** Its container is seen to be down: with the record's end it holds nothing any more. */
-  #finish(container: ContainerState | undefined): void {
+  #finish(container: ContainerState | undefined, complaint: Awaited<ReturnType<typeof initComplaint>>): void {
     this.#isOver = true;
     try {
-      this.#record.end({ ...endingOf(this.record, container), ...finishedAt(container) });
+      const ending = endingOf(this.record, container);
+      const why = ending.reason === "exit_code" ? complaint : undefined;
+      this.#record.end({ ...ending, ...why, ...finishedAt(container) });
     } catch (error) {
       this.#isOver = false;
       throw error;
