@@ -8,6 +8,7 @@ import { type Policy, requireEffectiveUser } from "./admit.ts";
 import { containerSpec, ownLabels } from "./container-spec.ts";
 import { heedNotice } from "./heed-notice.ts";
 import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
+import { initComplaint } from "./init-complaint.ts";
 import type { ContainerState, Engine, Journal, Log, SignatureCheck, WorkloadNetworks } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
 import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
@@ -259,7 +260,7 @@ export class Runner {
       case "stop":
         return await takeDown(this.#record, step.container, this.#doors, signal);
       case "finish":
-        return this.#finish(step.container);
+        return this.#finish(step.container, await initComplaint(step.container, engine, signal));
       case "remove":
         await this.#keepLogs(step.container, detach);
         return await engine.remove(step.container.id);
@@ -284,12 +285,15 @@ export class Runner {
   }
 
   /** Its container is seen to be down: with the record's end it holds nothing any more. */
-  #finish(container: ContainerState | undefined): void {
+  #finish(container: ContainerState | undefined, complaint: Awaited<ReturnType<typeof initComplaint>>): void {
     this.#isOver = true;
     try {
-      // The engine's words on a failed start may quote what the container was made of.
-      const told = container && { ...container, error: hidingSecrets(this.#secrets)(container.error) };
-      this.#record.end({ ...endingOf(this.record, told), ...finishedAt(container) });
+      const { message, ...ending } = endingOf(this.record, container);
+      const why = ending.reason === "exit_code" ? complaint : undefined;
+      // The engine's or the init's words on a failed start may quote what the container was made of.
+      const words = why?.message ?? message;
+      const told = words === undefined ? {} : { message: hidingSecrets(this.#secrets)(words) };
+      this.#record.end({ ...ending, ...why, ...told, ...finishedAt(container) });
     } catch (error) {
       this.#isOver = false;
       throw error;

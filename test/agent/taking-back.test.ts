@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { startRegistry } from "../../src/demo/registry.ts";
 import { containersLeft, haveEngine, pushImage, smallImage } from "../support/engine.ts";
 import { course, Site } from "./rig.ts";
 import { sh, stays, story, tells } from "./story.ts";
@@ -59,7 +60,9 @@ describe.runIf(haveEngine)("the owner takes GPUs back", () => {
   });
 
   test("while its image is still being pulled, and nothing is left of it", async () => {
-    const image = await pushImage("agent/back:2", await smallImage({ paddingBytes: 60 * 1024 * 1024 }));
+    await using registry = await startRegistry();
+    const slow = { bytesPerSecond: 1024 * 1024 };
+    const image = registry.add("agent/slow:1", await smallImage({ paddingBytes: 60 * 1024 * 1024 }), slow);
     await using site = await Site.open();
     await site.client.submit({ id: "new", image, command: stays, gpus: { count: 1 } });
     await site.reaches("new", "pulling");
