@@ -6,6 +6,7 @@ import { NodeHealth } from "./agent/health.ts";
 import { type Leaving, stopWork } from "./agent/leave.ts";
 import { advertisedPolicy, policyOf } from "./agent/policy.ts";
 import { NodePreemption } from "./agent/preemption.ts";
+import { keyProblems, rotateKey } from "./agent/rotate-key.ts";
 import {
   clockMemory,
   coordinatorMemory,
@@ -92,7 +93,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const engine = rooms.use(
     createDockerEngine({
       socketPath: config.docker.socket,
-      nodeId: identity.nodeId,
+      nodeId: identity.firstNodeId,
       simulatedGpus: config.nvidia.simulated,
       log,
     }),
@@ -144,7 +145,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       now: Date.now,
       steady,
       policy,
-      nodeId: identity.nodeId,
+      nodeId: identity.firstNodeId,
       host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
       driver: () => gpuWatch.inventory,
       gpus: () => health.gpus(),
@@ -228,6 +229,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     ...health.problems(),
     ...(engineWatch.problem === undefined ? [] : [{ code: "engine_unavailable", message: engineWatch.problem }]),
     ...store.problems,
+    ...keyProblems(identity),
   ];
   const gpusToShow = () => withHolders(preemption.marked(health.gpus()), supervisor.holders());
   const snapshot = () =>
@@ -279,10 +281,11 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
         pauseSampling: () => samplingPause.pause(),
         resumeSampling: () => samplingPause.resume(),
         usage: (sinceMs) => ({
-          node: { id: identity.nodeId, publicKey: identity.publicKey },
+          node: { id: identity.nodeId, publicKey: identity.publicKey, replaces: identity.retired },
           records: store.ledger.since(sinceMs),
         }),
         logs: (id, options) => supervisor.output.open(id, options),
+        rotateKey: () => rotateKey(identity, link),
       },
       log,
     }),

@@ -9,7 +9,7 @@ import type { CoordinatorDatabase } from "./database.ts";
 import { type Access, readJson, requireAccess, sendJson, startStream, write } from "./http.ts";
 import type { Log } from "./log.ts";
 import { NODE_DISCONNECTED, SLOW_READER } from "./log-stream.ts";
-import type { Schedule } from "./schedule.ts";
+import { type Schedule, unknownNode } from "./schedule.ts";
 import { nodeView, workloadView } from "./views.ts";
 import { OnPreempt } from "./workload-table.ts";
 
@@ -133,7 +133,7 @@ function getNode(call: Call): void {
 
 function nodeOf({ id, doors }: Call) {
   const node = doors.database.node(id);
-  if (node === undefined) throw new ApiError("unknown_node", `there is no node ${id}`);
+  if (node === undefined) throw unknownNode(id, doors.database);
   return node;
 }
 

@@ -113,7 +113,7 @@ export class Schedule implements SessionDoors {
 
   /** Throws `node_offline` where it is not connected: the word would be lost. */
   async command(node: string, command: CommandBody): Promise<void> {
-    if (this.#database.node(node) === undefined) throw new ApiError("unknown_node", `there is no node ${node}`);
+    if (this.#database.node(node) === undefined) throw unknownNode(node, this.#database);
     demand(await this.#send(node, command));
   }
 
@@ -145,9 +145,11 @@ export class Schedule implements SessionDoors {
       session,
       released.filter(({ id }) => !there.has(id)),
     );
-    const older = this.sessions.get(session.nodeId);
-    this.sessions.set(session.nodeId, session);
-    older?.close(CLOSE.replaced, "replaced by a newer session of this node");
+    const { nodeId, replaces = nodeId } = session;
+    const older = [...new Set([nodeId, replaces])].flatMap((id) => this.sessions.get(id) ?? []);
+    this.sessions.delete(replaces);
+    this.sessions.set(nodeId, session);
+    for (const each of older) each.close(CLOSE.replaced, "replaced by a newer session of this node");
     this.#log.info({ node: session.nodeId, name: session.hello?.node.name }, "node connected");
   }
 
@@ -321,6 +323,13 @@ export class Schedule implements SessionDoors {
     const error = { code: "internal" as const, message: `node ${node} is not connected` };
     return Promise.resolve({ ok: false, why: "gone", error });
   }
+}
+
+/** Also for one who still has the id of a node's old key. */
+export function unknownNode(id: string, { keys }: CoordinatorDatabase): ApiError {
+  const now = keys.successor(id);
+  const message = now === undefined ? `there is no node ${id}` : `${id} has a new key, and is ${now} now`;
+  return new ApiError("unknown_node", message);
 }
 
 function demand(answer: CommandAnswer): void {

@@ -201,11 +201,11 @@ function requireSafe({ listen, open, apiTokens }: CoordinatorOptions): void {
 function settleJoinTokens(database: CoordinatorDatabase, options: CoordinatorOptions): string | undefined {
   const { joinTokens, joinTokenUses, open = false } = options;
   if (joinTokens !== undefined) {
-    database.setJoinTokens(joinTokens, joinTokenUses);
+    database.tokens.settle(joinTokens, joinTokenUses);
     return undefined;
   }
-  if (open || database.hasJoinToken()) return undefined;
+  if (open || database.tokens.hasLasting) return undefined;
   const token = randomBytes(24).toString("base64url");
-  database.setJoinTokens([token], joinTokenUses);
+  database.tokens.settle([token], joinTokenUses);
   return token;
 }

@@ -35,7 +35,10 @@ export class Session {
   advertisement: Advertise | undefined;
   telemetry: Telemetry | undefined;
   readonly progress = new Map<string, Progress>();
+  /** As the node introduced itself; where it brought a new key, under that. */
   hello: Hello | undefined;
+  /** The id of the key it gave up at the beginning of this session. */
+  replaces: string | undefined;
   /** Last event of this node that is held. */
   acked = 0;
 
@@ -180,15 +183,23 @@ export class Session {
     const hello = parsed.value;
     const { database, hosts, open, log } = this.#settings;
     const refuted = refuteHello(hello, { host: this.#host, nonce: this.#nonce, hosts });
-    const admitted = refuted === undefined ? database.admit(hello, { open }) : undefined;
-    if (admitted === undefined) {
-      this.#reject(refuted ?? notAdmitted(hello));
+    if (refuted !== undefined) {
+      this.#reject(refuted);
       return;
     }
-    this.hello = hello;
+    const admitted = database.admit(hello, { open });
+    if (!admitted.ok) {
+      this.#reject(notAdmitted(hello, admitted.why));
+      return;
+    }
+    const { nodeId, publicKey, replaces } = admitted;
+    this.hello = { ...hello, node: { ...hello.node, id: nodeId, publicKey } };
+    this.replaces = replaces;
     this.acked = admitted.acked;
-    const about = { node: hello.node.id, name: hello.node.name };
+    const about = { node: nodeId, name: hello.node.name };
     if (admitted.isNew) log.info(about, "new node admitted");
+    if (replaces !== undefined)
+      log.info({ ...about, replaces }, "node has a new key; its old one is refused from now on");
     if (admitted.unseen > 0 && !admitted.isNew) {
       log.warn({ ...about, count: admitted.unseen }, "events are neither here nor in the node's log any more");
     }
@@ -197,7 +208,11 @@ export class Session {
     this.#watch();
     const { heartbeatSeconds, leaseSeconds, telemetryIntervalMs } = this.#settings;
     const { acked } = admitted;
-    this.#send({ type: "welcome", sessionId: this.id, heartbeatSeconds, leaseSeconds, telemetryIntervalMs, acked });
+    const rotatedTo = replaces === undefined ? {} : { rotatedTo: nodeId };
+    this.#send({
+      ...{ type: "welcome", sessionId: this.id, heartbeatSeconds, leaseSeconds, telemetryIntervalMs, acked },
+      ...rotatedTo,
+    });
   }
 
   /** Pings, and closes when nothing was read for two heartbeats, counted from the last byte. */

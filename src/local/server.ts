@@ -37,11 +37,25 @@ export interface LocalActions {
   /** Lets go of the GPUs; resolves when no process of ours has them open. */
   pauseSampling(): Promise<void>;
   resumeSampling(): Promise<void>;
-  /** Signed usage records that end after `sinceMs` (milliseconds since the epoch), with whose key they verify. */
-  usage(sinceMs: number): { node: { id: string; publicKey: string }; records: Iterable<unknown> };
+  /** Signed usage records that end after `sinceMs` (milliseconds since the epoch), with whose keys they verify. */
+  usage(sinceMs: number): { node: SigningNode; records: Iterable<unknown> };
   /** A workload's output, in order; with `follow` until it ends. Throws `unknown_workload`. */
   logs(id: string, options: { follow: boolean; tail?: number; signal: AbortSignal }): AsyncIterable<OutputChunk>;
+  /** Gives the node a new key. Throws `unsupported` where the coordinator does not take it. */
+  rotateKey(): Promise<RotatedKey>;
 }
+
+/** A node and all the keys it ever signed with. */
+export interface SigningNode {
+  id: string;
+  /** Raw 32-byte Ed25519 key, base64url. */
+  publicKey: string;
+  /** Those it had before, oldest first. */
+  replaces: readonly { nodeId: string; publicKey: string; retiredAt: string }[];
+}
+
+/** `pending`: the key is changed when the coordinator has been reached. */
+export type RotatedKey = { state: "done"; nodeId: string; replaces: string } | { state: "pending"; nodeId: string };
 
 /** The part of a logger used here. */
 export interface LocalLog {
@@ -63,7 +77,7 @@ export interface LocalApiOptions {
  *
  * `GET /v1/status` · `GET /v1/workloads` · `GET /v1/workloads/ID/logs?follow&tail=N` and `GET /v1/usage?sinceMs=N` (one JSON object a
  * line) · `POST /v1/drain?graceSeconds=N&maintenance` · `POST /v1/reclaim?gpu=N&forMs=N&graceSeconds=N` ·
- * `POST /v1/resume?gpu=N` · `POST /v1/sampling/pause` · `POST /v1/sampling/resume`. Errors are `{"error": {"code", "message"}}`.
+ * `POST /v1/resume?gpu=N` · `POST /v1/sampling/pause` · `POST /v1/sampling/resume` · `POST /v1/rotate-key`. Errors are `{"error": {"code", "message"}}`.
  */
 export async function startLocalApi(options: LocalApiOptions): Promise<AsyncDisposable> {
   const { socketPath, log } = options;
@@ -170,7 +184,8 @@ async function respond(
     } else if (endpoint === "POST /v1/sampling/resume") {
       await actions.resumeSampling();
       sendJson(response, 200, { sampling: "running" });
-    } else sendJson(response, 404, { error: { code: "not_found", message: `there is no ${endpoint}` } });
+    } else if (endpoint === "POST /v1/rotate-key") sendJson(response, 200, await actions.rotateKey());
+    else sendJson(response, 404, { error: { code: "not_found", message: `there is no ${endpoint}` } });
   } catch (error) {
     if (!(error instanceof GpunodeError)) throw error;
     const { code, message } = error;
