@@ -229,7 +229,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     ...health.problems(),
     ...(engineWatch.problem === undefined ? [] : [{ code: "engine_unavailable", message: engineWatch.problem }]),
     ...store.problems,
-    ...keyProblems(identity),
+    ...keyProblems(identity, link?.status(), Date.now()),
   ];
   const gpusToShow = () => withHolders(preemption.marked(health.gpus()), supervisor.holders());
   const snapshot = () =>

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Identity } from "../link/identity.ts";
 import type { Link } from "../link/link.ts";
+import type { LinkStatus } from "../link/needs.ts";
 import type { RotatedKey } from "../local/server.ts";
 import { GpunodeError } from "../protocol/errors.ts";
 import type { Problem } from "../protocol/frames.ts";
@@ -28,9 +29,20 @@ export async function rotateKey(identity: Identity, link: Link | undefined): Pro
   return { state: "done", nodeId: end.nodeId, replaces: end.replaces };
 }
 
-/** Says that a new key waits, as long as one does. */
-export function keyProblems({ next, nodeId }: Identity): Problem[] {
-  if (next === undefined) return [];
-  const message = `a new key waits to take the place of ${nodeId}: the coordinator has to be reached for that`;
-  return [{ code: "key_rotation_pending", message }];
+/** So long it is remembered to the owner that somebody else used the key. */
+const TOLD_FOR_MS = 3_600_000;
+
+/** What is to be said of this node's key: that a new one waits, or that somebody else uses it as well. */
+export function keyProblems({ next, nodeId }: Identity, link: LinkStatus | undefined, now: number): Problem[] {
+  const problems: Problem[] = [];
+  if (next !== undefined) {
+    const message = `a new key waits to take the place of ${nodeId}: the coordinator has to be reached for that`;
+    problems.push({ code: "key_rotation_pending", message });
+  }
+  const replacedAt = link?.replacedAt;
+  if (replacedAt !== undefined && now - replacedAt < TOLD_FOR_MS) {
+    const message = `another agent came to the coordinator with this node's key (${new Date(replacedAt).toISOString()}): if it is no copy of yours, the key is stolen, and "gpunode enroll --rotate" gives this node a new one`;
+    problems.push({ code: "key_used_twice", message });
+  }
+  return problems;
 }

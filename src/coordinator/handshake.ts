@@ -15,6 +15,7 @@ export interface Rejection {
   closeCode: number;
   code: string;
   message: string;
+  retryAfterSeconds?: number;
 }
 
 /**
@@ -72,6 +73,12 @@ function refuteRotation(
 
 /** What the database found against a `hello` that proves what it says. */
 export type Hindrance = { kind: "unknown" } | { kind: "replaced"; by: string } | { kind: "taken"; id: string };
+
+/** Too many tokens that admit nobody came from there. */
+export function guessesTooOften(retryAfterSeconds: number): Rejection {
+  const message = `too many join tokens that are not valid came from this address: wait ${retryAfterSeconds} s`;
+  return { closeCode: CLOSE.refused, code: "refused", message, retryAfterSeconds };
+}
 
 /** A hello that holds, and is not let in all the same. */
 export function notAdmitted(hello: Hello, why: Hindrance): Rejection {

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { Advertise } from "../protocol/frames.ts";
+import type { Advertise, Problem } from "../protocol/frames.ts";
 import { CLOSE, MAX_FRAME_BYTES } from "../protocol/limits.ts";
 import { Workload, type WorkloadInput } from "../protocol/workload.ts";
 import { ApiError } from "./api-error.ts";
@@ -39,6 +39,8 @@ export class Schedule implements SessionDoors {
   readonly #log: Log;
   readonly #now: () => number;
   readonly #startedMs: number;
+  /** node → when two agents were last seen with its key at the same time, milliseconds since the epoch. */
+  readonly #twice = new Map<string, number>();
   /** workload → node → what it said, and the advertisement it was picked by. */
   readonly #refusals = new Map<string, Map<string, { advertisement: Advertise; message: string }>>();
   /** workload → why it has no node yet. */
@@ -186,6 +188,19 @@ export class Schedule implements SessionDoors {
     this.#onChange();
   }
 
+  outlived(session: Session): void {
+    this.#twice.set(session.nodeId, this.#now());
+    this.#log.error({ node: session.nodeId, name: session.hello?.node.name }, USED_TWICE);
+    this.#onChange();
+  }
+
+  /** What the coordinator itself has found out about a node. */
+  problemsOf(node: string): Problem[] {
+    const atMs = this.#twice.get(node);
+    if (atMs === undefined || this.#now() - atMs > TOLD_FOR_MS) return [];
+    return [{ code: "key_used_twice", message: `${USED_TWICE} (last seen ${new Date(atMs).toISOString()})` }];
+  }
+
   /**
    * Once a node has told all its log held when it came, a released workload it never spoke of in `hello` is not there and
    * no event about it can come any more.
@@ -324,6 +339,11 @@ export class Schedule implements SessionDoors {
     return Promise.resolve({ ok: false, why: "gone", error });
   }
 }
+
+const USED_TWICE =
+  "two agents use this node's key at the same time and throw each other out: a copy of its state, or a stolen key. Its owner can give it a new one with gpunode enroll --rotate";
+/** So long it is remembered to the operator. */
+const TOLD_FOR_MS = 3_600_000;
 
 /** Also for one who still has the id of a node's old key. */
 export function unknownNode(id: string, { keys }: CoordinatorDatabase): ApiError {

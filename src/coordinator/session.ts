@@ -15,10 +15,11 @@ import {
 } from "../protocol/frames.ts";
 import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
 import { check, type FrameProblem, parseFrame, type RawFrame } from "../protocol/parse.ts";
-import { notAdmitted, type Rejection, refuteHello } from "./handshake.ts";
+import { guessesTooOften, notAdmitted, type Rejection, refuteHello } from "./handshake.ts";
 import { readEvents } from "./incoming-events.ts";
 import { LogStream, NODE_DISCONNECTED } from "./log-stream.ts";
 import type { CommandAnswer, CommandBody, LogsAnswer, SessionDoors, SessionSettings } from "./session-doors.ts";
+import type { Stranger } from "./strangers.ts";
 
 /**
  * One connected agent, from its socket's opening to its end: the coordinator's side of docs/protocol.md.
@@ -44,8 +45,10 @@ export class Session {
 
   readonly #socket: WebSocket;
   readonly #host: string | undefined;
+  readonly #address: string | undefined;
   readonly #doors: SessionDoors;
   readonly #settings: SessionSettings;
+  readonly #stranger: Stranger;
   readonly #nonce = randomBytes(32).toString("base64url");
   readonly #waiting = new Map<string, { settle(answer: CommandAnswer): void; timer: NodeJS.Timeout }>();
   readonly #streams = new Map<string, LogStream>();
@@ -76,22 +79,39 @@ export class Session {
     ),
   };
   #state: "greeting" | "welcomed" | "synced" | "closed" = "greeting";
+  #isReplaced = false;
   #badFrames = 0;
   #lastReadMs = performance.now();
   #timers: NodeJS.Timeout[] = [];
 
   /** Takes a socket whose subprotocol has been agreed on, and greets. */
-  constructor(socket: WebSocket, request: IncomingMessage, doors: SessionDoors, settings: SessionSettings) {
+  constructor(
+    socket: WebSocket,
+    request: IncomingMessage,
+    doors: SessionDoors,
+    settings: SessionSettings,
+    stranger: Stranger,
+  ) {
     this.#socket = socket;
     this.#host = request.headers.host;
+    this.#address = request.socket.remoteAddress;
     this.#doors = doors;
     this.#settings = settings;
+    this.#stranger = stranger;
     // Bytes, not frames: a large frame that comes slowly is a sign of life as well.
-    request.socket.on("data", () => {
+    let bytesUnproved = 0;
+    request.socket.on("data", (chunk: Buffer) => {
       this.#lastReadMs = performance.now();
+      if (this.#state !== "greeting") return;
+      bytesUnproved += chunk.length;
+      if (bytesUnproved > MAX_UNPROVED_BYTES) socket.terminate();
     });
     socket.on("message", (data, isBinary) => this.#onMessage(data, { isBinary }));
-    socket.on("close", () => this.close(CLOSE.goingAway, "the agent closed"));
+    socket.on("close", (code) => {
+      this.close(CLOSE.goingAway, "the agent closed");
+      // Only who is there can answer a close with its code.
+      if (this.#isReplaced && code === CLOSE.replaced) this.#doors.outlived(this);
+    });
     socket.on("error", (error) => settings.log.debug({ node: this.nodeId, err: error }, "agent socket failed"));
     const handshakeMs = settings.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS;
     this.#timers.push(
@@ -147,6 +167,8 @@ export class Session {
     if (this.#state === "closed") return;
     const wasWelcomed = this.#state !== "greeting";
     this.#state = "closed";
+    this.#isReplaced = code === CLOSE.replaced;
+    this.#stranger.leave();
     for (const timer of this.#timers) clearTimeout(timer);
     for (const { settle } of [...this.#waiting.values()]) settle({ ok: false, why: "gone", error: GONE });
     for (const stream of this.#streams.values()) stream.end(NODE_DISCONNECTED);
@@ -187,8 +209,15 @@ export class Session {
       this.#reject(refuted);
       return;
     }
+    const guesses = hello.joinToken !== undefined && !open && database.node(hello.node.id) === undefined;
+    const waitSeconds = guesses ? this.#stranger.waitSeconds() : undefined;
+    if (waitSeconds !== undefined) {
+      this.#reject(guessesTooOften(waitSeconds));
+      return;
+    }
     const admitted = database.admit(hello, { open });
     if (!admitted.ok) {
+      if (guesses) this.#stranger.guessedWrong();
       this.#reject(notAdmitted(hello, admitted.why));
       return;
     }
@@ -204,6 +233,7 @@ export class Session {
       log.warn({ ...about, count: admitted.unseen }, "events are neither here nor in the node's log any more");
     }
     this.#state = "welcomed";
+    this.#stranger.leave();
     this.#doors.welcomed(this);
     this.#watch();
     const { heartbeatSeconds, leaseSeconds, telemetryIntervalMs } = this.#settings;
@@ -318,9 +348,10 @@ export class Session {
     if (this.#badFrames >= MAX_BAD_FRAMES) this.close(CLOSE.badMessage, `${MAX_BAD_FRAMES} frames could not be used`);
   }
 
-  #reject({ closeCode, code, message }: Rejection): void {
-    this.#settings.log.warn({ code }, `node not let in: ${message}`);
-    this.#send({ type: "reject", code, message });
+  #reject({ closeCode, ...told }: Rejection): void {
+    const { code, message } = told;
+    this.#settings.log.warn({ code, address: this.#address }, `node not let in: ${message}`);
+    this.#send({ type: "reject", ...told });
     this.close(closeCode, message);
   }
 
@@ -342,6 +373,8 @@ const BINARY = {
   problem: { code: "bad_message", message: "frames are text, this one is binary" },
 } as const;
 const GONE: ReplyError = { code: "internal", message: "the node is not connected" };
+/** A `hello` is a frame, and has at most 1 MiB; nobody else's bytes are kept. */
+const MAX_UNPROVED_BYTES = 2 * 1024 * 1024;
 /** An agent that reads nothing while this much waits for it is cut off. */
 const MAX_UNREAD_BYTES = 32 * 1024 * 1024;
 /** Workloads of one node whose progress is kept. */

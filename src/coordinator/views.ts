@@ -47,6 +47,7 @@ export function nodeView(record: NodeRecord, from: { database: CoordinatorDataba
   const { type: _type, state, images: _images, ...advertised } = record.advertisement ?? {};
   const { advertisement: _advertisement, ...own } = record;
   const connected = from.schedule.sessions.has(record.id);
+  const problems = [...(record.advertisement?.problems ?? []), ...from.schedule.problemsOf(record.id)];
   const replaces = from.database.keys.before(record.id);
   return {
     ...own,
@@ -54,6 +55,7 @@ export function nodeView(record: NodeRecord, from: { database: CoordinatorDataba
     connected,
     state: connected ? (state ?? "available") : "offline",
     ...advertised,
+    ...(problems.length > 0 && { problems }),
     workloads: from.database.workloads.placed(record.id).map((workload) => workload.id),
   };
 }

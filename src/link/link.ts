@@ -103,6 +103,7 @@ export class Link {
       const end = await this.#attempt(signal);
       if (signal.aborted) return;
       const { message, isRefused, isReplaced, retryAfterSeconds, welcomedForMs } = end;
+      if (isReplaced) this.#status.replacedAt = this.#now();
       if (welcomedForMs > 0) isDown = false;
       failures = welcomedForMs >= this.#backoff.lastedMs ? 0 : failures + 1;
       const asked = retryAfterSeconds === undefined ? {} : { retryAfterSeconds };
@@ -166,12 +167,13 @@ export class Link {
     state: LinkStatus["state"],
     more: Partial<Pick<LinkStatus, "lastError" | "retryAt" | "sessionId" | "lastFrameAt">> = {},
   ): void {
-    const { url, lastError, lastFrameAt } = this.#status;
+    const { url, lastError, lastFrameAt, replacedAt } = this.#status;
     this.#status = {
       state,
       url,
       since: this.#now(),
       ...(lastFrameAt !== undefined && { lastFrameAt }),
+      ...(replacedAt !== undefined && { replacedAt }),
       ...(lastError !== undefined && state !== "connected" && { lastError }),
       ...more,
     };

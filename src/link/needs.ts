@@ -87,5 +87,7 @@ export interface LinkStatus {
   lastError?: string;
   /** When the coordinator was last heard in a welcomed session, a ping included, by the clock for silence; absent before the first. */
   lastFrameAt?: number;
+  /** When a session with this key that was not ours last took the place of ours. */
+  replacedAt?: number;
   retryAt?: number;
 }
