@@ -38,7 +38,7 @@ async function untilClosed(
 }
 
 /** The challenge, where there is room for one more. */
-async function untilClosedOrGreeted(url: string) {
+async function greeted(url: string) {
   const side = agent(url);
   return await side.next("challenge", 500).catch(() => undefined);
 }
@@ -115,9 +115,7 @@ describe("those who have not proved who they are", () => {
     const { answer } = await untilClosed(Number(port), upgrade(host), 5000);
     expect(answer).toMatch(/^HTTP\/1\.1 503 Service Unavailable\r\nRetry-After: 5\r\n/);
     await mute[0]?.leave();
-    await expect
-      .poll(async () => (await untilClosedOrGreeted(house.url)) !== undefined, { timeout: 10_000 })
-      .toBe(true);
+    await expect.poll(async () => (await greeted(house.url)) !== undefined, { timeout: 10_000 }).toBe(true);
   }, 60_000);
 
   it("are cut off where they send more than any hello has", async () => {
