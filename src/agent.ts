@@ -93,7 +93,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const engine = rooms.use(
     createDockerEngine({
       socketPath: config.docker.socket,
-      nodeId: identity.nodeId,
+      nodeId: identity.firstNodeId,
       simulatedGpus: config.nvidia.simulated,
       log,
     }),
@@ -133,7 +133,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   );
   const isolation = await nodeIsolation({
     config,
-    nodeId: identity.nodeId,
+    nodeId: identity.firstNodeId,
     engine,
     runners: () => supervisor.runners(),
     changed,
@@ -154,7 +154,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       now: Date.now,
       steady,
       policy,
-      nodeId: identity.nodeId,
+      nodeId: identity.firstNodeId,
       ...(isolation !== undefined && { networks: isolation }),
       host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
       driver: () => gpuWatch.inventory,
@@ -228,7 +228,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const view = nodeView({
     config,
     version,
-    nodeId: identity.nodeId,
+    identity,
     startedAt,
     steady,
     isLeaving: () => signal.aborted,
@@ -251,7 +251,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
         await telemetry.look();
         return view.snapshot();
       },
-      actions: ownerActions({ identity, store, supervisor, preemption, samplingPause }),
+      actions: ownerActions({ identity, store, supervisor, preemption, samplingPause, link: () => link }),
       log,
     }),
   );
