@@ -96,7 +96,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const engine = rooms.use(
     createDockerEngine({
       socketPath: config.docker.socket,
-      nodeId: identity.nodeId,
+      nodeId: identity.firstNodeId,
       simulatedGpus: config.nvidia.simulated,
       openImages: openImagesMemory(store),
       log,
@@ -137,7 +137,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   );
   const isolation = await nodeIsolation({
     config,
-    nodeId: identity.nodeId,
+    nodeId: identity.firstNodeId,
     engine,
     runners: () => supervisor.runners(),
     changed,
@@ -161,7 +161,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       ...(cosignKeys.length > 0 && {
         requireSignature: cosignCheck({ keys: cosignKeys, cacheDir: join(config.stateDir, "sigstore") }),
       }),
-      nodeId: identity.nodeId,
+      nodeId: identity.firstNodeId,
       ...(isolation !== undefined && { networks: isolation }),
       host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
       driver: () => gpuWatch.inventory,
@@ -235,7 +235,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const view = nodeView({
     config,
     version,
-    nodeId: identity.nodeId,
+    identity,
     startedAt,
     steady,
     isLeaving: () => signal.aborted,
@@ -258,7 +258,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
         await telemetry.look();
         return view.snapshot();
       },
-      actions: ownerActions({ identity, store, supervisor, preemption, samplingPause }),
+      actions: ownerActions({ identity, store, supervisor, preemption, samplingPause, link: () => link }),
       log,
     }),
   );

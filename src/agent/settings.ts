@@ -68,10 +68,12 @@ export function openImagesMemory(store: Store) {
 
 export const samplingPauseMemory = (store: Store) => setting(store, SAMPLING_PAUSED);
 
-/** Coordinators that have once welcomed this node's key. */
+/** Coordinators that have once welcomed a key of this node. */
 export function coordinatorMemory(store: Store, now: () => number) {
+  const name = (coordinator: string, nodeId: string) => `${WELCOMED}${nodeId} ${coordinator}`;
   return {
-    hasWelcomed: (coordinator: string) => store.get(WELCOMED + coordinator) !== undefined,
-    rememberWelcome: (coordinator: string) => lenient(store, WELCOMED + coordinator, new Date(now()).toISOString()),
+    hasWelcomed: (coordinator: string, nodeId: string) => store.get(name(coordinator, nodeId)) !== undefined,
+    rememberWelcome: (coordinator: string, nodeId: string) =>
+      lenient(store, name(coordinator, nodeId), new Date(now()).toISOString()),
   };
 }

@@ -1,5 +1,6 @@
 import type { Config } from "../config/config.ts";
 import type { EngineWatch } from "../engine/watch.ts";
+import type { Identity } from "../link/identity.ts";
 import type { Link } from "../link/link.ts";
 import { describe } from "../local/describe.ts";
 import type { Snapshot } from "../local/snapshot.ts";
@@ -12,12 +13,13 @@ import type { Supervisor } from "../workload/supervisor.ts";
 import type { NodeHealth } from "./health.ts";
 import { advertisedPolicy } from "./policy.ts";
 import type { NodePreemption } from "./preemption.ts";
+import { keyProblems } from "./rotate-key.ts";
 import type { NodeTelemetry } from "./telemetry.ts";
 
 export interface NodeViewDoors {
   config: Config;
   version: string;
-  nodeId: string;
+  identity: Identity;
   /** By the wall clock, milliseconds since the epoch. */
   startedAt: number;
   steady(): number;
@@ -46,13 +48,14 @@ export interface NodeView {
 }
 
 export function nodeView(doors: NodeViewDoors): NodeView {
-  const { config, version, nodeId, startedAt, steady, host, engine, store } = doors;
+  const { config, version, identity, startedAt, steady, host, engine, store } = doors;
   const { health, preemption, isolation, supervisor, telemetry, reliability } = doors;
   const problems = (): Problem[] => [
     ...health.problems(),
     ...(engine.problem === undefined ? [] : [{ code: "engine_unavailable", message: engine.problem }]),
     ...(isolation?.problems() ?? []),
     ...store.problems,
+    ...keyProblems(identity, doors.link(), Date.now()),
   ];
   const common = () => ({
     gpus: withHolders(preemption.marked(health.gpus()), supervisor.holders()),
@@ -69,7 +72,7 @@ export function nodeView(doors: NodeViewDoors): NodeView {
         now: Date.now(),
         steady: steady(),
         node: {
-          id: nodeId,
+          id: identity.nodeId,
           name: config.name,
           labels: config.labels,
           version,

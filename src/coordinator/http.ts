@@ -23,6 +23,10 @@ export function requireAccess(request: IncomingMessage, { hosts, apiTokens }: Ac
   if (origin !== undefined && !isSameOrigin(origin, host)) {
     throw new ApiError("forbidden", `requests from pages of ${origin} are not answered`);
   }
+  const site = request.headers["sec-fetch-site"];
+  if (site !== undefined && site !== "same-origin" && site !== "none") {
+    throw new ApiError("forbidden", "requests from pages of other sites are not answered");
+  }
   if (apiTokens.length === 0) return;
   const given = /^Bearer +(\S+)$/i.exec(authorization ?? "")?.[1] ?? "";
   if (!apiTokens.some((token) => isEqual(token, given))) {
