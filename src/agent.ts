@@ -114,8 +114,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const pauseMemory = samplingPauseMemory(store);
   let onRead = () => {};
   let onEngine = changed;
-  const host = hostInventory({ diskPath: config.stateDir });
-  const [gpuWatch, engineWatch] = await Promise.all([
+  const [gpuWatch, engineWatch, host] = await Promise.all([
     watchGpus(smi, {
       onChange: changed,
       onRead: () => onRead(),
@@ -123,6 +122,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       paused: pauseMemory.get() === bootId(),
     }),
     watchEngine(engine, config.docker.socket, () => onEngine()),
+    hostInventory({ diskPath: config.stateDir }),
   ]);
   rooms.use(gpuWatch);
   rooms.use(engineWatch);

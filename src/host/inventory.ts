@@ -1,31 +1,37 @@
-import { readFileSync } from "node:fs";
 import * as os from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { HostInfo } from "../protocol/frames.ts";
 import { diskTotalMiB } from "./sampler.ts";
 
 const MIB = 1024 * 1024;
 
+/** systeminformation starts processes of its own; a machine where one of them hangs is advertised without its answers. */
+const INVENTORY_TIMEOUT_MS = 5_000;
+
 /** Node's architecture names as image manifests write them (GOARCH). Others are the same in both. */
 const GO_ARCHITECTURES: Readonly<Record<string, string>> = { x64: "amd64", ia32: "386", ppc64: "ppc64le" };
-
-/** Where os-release(5) says it is, the machine's own before the distribution's. */
-const OS_RELEASE = ["/etc/os-release", "/usr/lib/os-release"];
 
 /**
  * What the machine is made of; read once at start. `diskPath` is where workloads' data lies. Never throws: what
  * cannot be found out is absent.
  */
-export function hostInventory(options: { diskPath?: string; osRelease?: readonly string[] } = {}): HostInfo {
-  const { diskPath = "/", osRelease = OS_RELEASE } = options;
+export async function hostInventory(options: { diskPath?: string; timeoutMs?: number } = {}): Promise<HostInfo> {
+  const { diskPath = "/", timeoutMs = INVENTORY_TIMEOUT_MS } = options;
   const cpus = os.cpus();
+  const basic = withoutBlanks({
+    hostname: os.hostname(),
+    os: os.type(),
+    kernel: os.release(),
+    cpuModel: cpus[0]?.model,
+  });
+  const timer = new AbortController();
+  const late = sleep(timeoutMs, {}, { signal: timer.signal }).catch(() => ({}));
+  const better = await Promise.race([detailed().catch(() => ({})), late]);
+  timer.abort();
   const disk = diskTotalMiB(diskPath);
   return {
-    ...withoutBlanks({
-      hostname: os.hostname(),
-      os: distribution(osRelease) ?? os.type(),
-      kernel: os.release(),
-      cpuModel: cpus[0]?.model,
-    }),
+    ...basic,
+    ...better,
     architecture: GO_ARCHITECTURES[os.arch()] ?? os.arch(),
     cpus: Math.max(1, cpus.length),
     memoryMiB: Math.floor(os.totalmem() / MIB),
@@ -33,29 +39,23 @@ export function hostInventory(options: { diskPath?: string; osRelease?: readonly
   };
 }
 
-/** "Debian GNU/Linux 12"; undefined where no file tells. */
-function distribution(files: readonly string[]): string | undefined {
-  for (const file of files) {
-    let text: string;
-    try {
-      text = readFileSync(file, "utf8");
-    } catch {
-      continue;
-    }
-    const [name, version] = ["NAME", "VERSION_ID"].map(
-      (key) => new RegExp(`^${key}=(["']?)(.*)\\1$`, "m").exec(text)?.[2] ?? "",
-    );
-    if (name) return `${name} ${version}`.trim();
-  }
-  return undefined;
-}
-
 type Names = Pick<HostInfo, "hostname" | "os" | "kernel" | "cpuModel">;
 
-function withoutBlanks(names: Record<keyof Names, string | undefined>): Names {
+/** Loaded only here: it is large, and needed once. */
+async function detailed(): Promise<Names> {
+  const { default: systeminformation } = await import("systeminformation");
+  const [system, cpu] = await Promise.all([systeminformation.osInfo(), systeminformation.cpu()]);
+  return withoutBlanks({
+    os: [system.distro, system.release].filter((part) => part !== "" && part !== "unknown").join(" "),
+    kernel: system.kernel,
+    cpuModel: [cpu.manufacturer, cpu.brand].filter((part) => part !== "").join(" "),
+  });
+}
+
+function withoutBlanks(names: Record<keyof Names | string, string | undefined>): Names {
   const known = Object.entries(names).flatMap(([key, value]) => {
     const text = value?.trim() ?? "";
-    return text === "" || text === "unknown" ? [] : [[key, text] as const];
+    return text === "" ? [] : [[key, text] as const];
   });
   return Object.fromEntries(known);
 }
