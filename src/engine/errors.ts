@@ -204,7 +204,7 @@ export function translate(
     if (words === undefined) return error;
     return unavailable(`could not ${doing}: the container engine does not answer (${words})`, error);
   }
-  if (statusCode === 503) return unavailable(`could not ${doing}: ${wordsOf(error)}`, error);
+  if (statusCode === 503) return unavailable(`could not ${doing}: ${shorten(withoutQueries(wordsOf(error)))}`, error);
   return explain(wordsOf(error), doing, { ...options, cause: error });
 }
 

@@ -50,6 +50,17 @@ describe("progress of a pull", () => {
     expect(progress.currentBytes).toBe(109);
   });
 
+  it("sizes that are none change nothing, and what is told stays a whole number", () => {
+    const progress = new PullProgress();
+    const downloads = (id: string, current: number, total: number) =>
+      progress.take({ id, status: "Downloading", progressDetail: { current, total } });
+    downloads("a", 5, 10);
+    for (const size of [-1, 0.5, 1e18, 2 ** 53]) downloads("a", size, size);
+    expect([progress.currentBytes, progress.totalBytes]).toEqual([5, 10]);
+    for (const id of ["b", "c"]) downloads(id, Number.MAX_SAFE_INTEGER, 1);
+    expect(progress.totalBytes).toBe(Number.MAX_SAFE_INTEGER);
+  });
+
   it("repetition is no movement, bytes and new words are", () => {
     let now = 0;
     const progress = new PullProgress(() => now);
@@ -100,6 +111,24 @@ describe("usage", () => {
     const before = { cpuSeconds: 9, atMs: Date.parse("2026-01-01T00:00:08Z") };
     expect(usageOf(answer({ usage: 1 }, 1e9, "2026-01-01T00:00:10Z"), before, host)).not.toHaveProperty("cpuPercent");
     expect(usageOf(answer({}, 0, "0001-01-01T00:00:00Z"), before, host)).toBeUndefined();
+  });
+});
+
+it("usage that no container can have is not the engine's", () => {
+  const stats = (cpu: number, rx_bytes: number, usage = 1) => ({
+    read: "2026-01-01T00:00:10Z",
+    cpu_stats: { cpu_usage: { total_usage: cpu } },
+    memory_stats: { usage },
+    networks: { a: { rx_bytes, tx_bytes: 0 }, b: { rx_bytes, tx_bytes: 0 } },
+  });
+  for (const wrong of [stats(-1, 0), stats(0, -1), stats(0, 0.5), stats(0, 0, -1)]) {
+    expect(StatsAnswer.safeParse(wrong).success).toBe(false);
+  }
+  // 200 days of CPU in nanoseconds are beyond 2^53.
+  const many = StatsAnswer.parse(stats(200 * 86_400e9, Number.MAX_SAFE_INTEGER));
+  expect(usageOf(many, undefined, 2 ** 40)).toMatchObject({
+    cpuSeconds: 200 * 86_400,
+    networkRxBytes: Number.MAX_SAFE_INTEGER,
   });
 });
 
@@ -220,6 +249,13 @@ describe("the engine's errors", () => {
     const error = explain(words, "pull x", { otherwise: "pull_failed" });
     expect(error.code).toBe("pull_failed");
     expect(error.message).toBe('could not pull x: strange thing at "https://cdn.example/blob?…": 418');
+  });
+
+  it("that say the engine is not ready show no signed address either, and are not told at any length", () => {
+    const words = `https://cdn.example/layer?X-Amz-Signature=secret ${"x".repeat(5000)}`;
+    const error = translate(Object.assign(new Error(words), { statusCode: 503 }), "pull", { socketPath: "/s" });
+    expect(error.message).not.toContain("secret");
+    expect(error.message.length).toBeLessThan(600);
   });
 
   it("of the connection say what to do; a mistake of ours stays one", () => {
