@@ -1,6 +1,16 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { DurableEvent, type EventBody } from "../protocol/event.ts";
-import { bound, EVENT_LIMITS, type EventLimits, type FoldUsage, type GapRow, IS_EVENT, sizeOf } from "./event-bound.ts";
+import { Instant } from "../protocol/scalars.ts";
+import {
+  bound,
+  EVENT_LIMITS,
+  type EventLimits,
+  type FoldUsage,
+  type GapRow,
+  gapOf,
+  IS_EVENT,
+  sizeOf,
+} from "./event-bound.ts";
 import { transaction } from "./sqlite.ts";
 
 /** A message of an event is cut to this many characters, so that an event always fits into a frame. */
@@ -194,16 +204,18 @@ export class EventLog {
   }
 }
 
-function eventOf(seq: number, at: string, text: string): DurableEvent {
+function eventOf(seq: number, written: string, text: string): DurableEvent {
+  const at = Instant.safeParse(written).data ?? new Date(0).toISOString();
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
     value = undefined;
   }
-  const gap = value as Partial<GapRow> | undefined;
-  if (gap?.kind === "gap" && Number.isInteger(gap.span)) {
-    return { seq, at, kind: "gap", fromSeq: seq, toSeq: seq + (gap.span ?? 1) - 1, reason: String(gap.reason) };
+  const row = value as Partial<GapRow> | null | undefined;
+  if (row?.kind === "gap") {
+    const { span, reason } = gapOf(seq, row);
+    return { seq, at, kind: "gap", fromSeq: seq, toSeq: seq + span - 1, reason };
   }
   const event = DurableEvent.safeParse({ ...(value as object | undefined), seq, at });
   if (event.success) return event.data;
