@@ -134,9 +134,9 @@ async function respond(
   { snapshot, actions }: LocalApiOptions,
   closing: AbortSignal,
 ): Promise<void> {
-  const url = new URL(request.url ?? "/", "http://gpunode");
-  const endpoint = `${request.method} ${url.pathname}`;
   try {
+    const url = addressOf(request);
+    const endpoint = `${request.method} ${url.pathname}`;
     const logs = /^GET \/v1\/workloads\/([^/]+)\/logs$/.exec(endpoint);
     if (endpoint === "GET /v1/status") sendJson(response, 200, await snapshot());
     else if (endpoint === "GET /v1/workloads") sendJson(response, 200, (await snapshot()).workloads);
@@ -146,7 +146,7 @@ async function respond(
       const signal = AbortSignal.any([gone.signal, closing]);
       const tail = wholeNumber(url, "tail");
       const follow = url.searchParams.has("follow") && url.searchParams.get("follow") !== "false";
-      const chunks = actions.logs(decodeURIComponent(logs[1] ?? ""), {
+      const chunks = actions.logs(decoded(logs[1] ?? ""), {
         follow,
         signal,
         ...(tail !== undefined && { tail }),
@@ -177,6 +177,22 @@ async function respond(
     sendJson(response, code === "unknown_workload" ? 404 : code === "bad_message" ? 400 : 409, {
       error: { code, message },
     });
+  }
+}
+
+function addressOf(request: IncomingMessage): URL {
+  const { url = "/" } = request;
+  // Not relative to a base: "//" would be the beginning of a host then. Proxies send whole addresses.
+  const address = url.startsWith("/") ? `http://gpunode${url}` : url;
+  if (!URL.canParse(address)) throw new GpunodeError("bad_message", "the request's path cannot be read");
+  return new URL(address);
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw new GpunodeError("bad_message", `"${part}" in the path is not URL-encoded`);
   }
 }
 
