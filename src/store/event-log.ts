@@ -37,6 +37,7 @@ export class EventLog {
   readonly #insert: StatementSync;
   readonly #select: StatementSync;
   readonly #delete: StatementSync;
+  readonly #reaching: StatementSync;
   readonly #move: StatementSync;
   readonly #limits: EventLimits;
   readonly #fold: FoldUsage | undefined;
@@ -63,6 +64,7 @@ export class EventLog {
     this.#delete = db.prepare(
       `DELETE FROM events WHERE seq <= ? RETURNING length(body) AS bytes, ${IS_EVENT} AS events`,
     );
+    this.#reaching = db.prepare("SELECT seq, at, body FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1");
     this.#move = db.prepare("UPDATE position SET newest = ?, acked = ?, resumed = ?");
     const position = db.prepare("SELECT newest, acked, resumed FROM position").get();
     this.#newest = Number(position?.newest ?? 0);
@@ -84,7 +86,7 @@ export class EventLog {
   /** Within a transaction: writes events behind the newest. */
   append(bodies: readonly EventBody[]): DurableEvent[] {
     if (bodies.length === 0) return [];
-    if (this.#owesDeletion) this.#delete.all(this.#acked);
+    if (this.#owesDeletion) this.#letGo(this.#acked);
     if (this.#size.events >= this.#limits.events || this.#size.bytes >= this.#limits.bytes) {
       bound(this.#db, this.#limits, { foldAfter: this.#handed, fold: this.#fold });
     }
@@ -138,12 +140,10 @@ export class EventLog {
     try {
       const gone = transaction(this.#db, () => {
         this.#move.run(this.#newest, seq, Number(this.#resumed));
-        return this.#delete.all(seq);
+        return this.#letGo(seq);
       });
-      for (const { events, bytes } of gone) {
-        this.#size.events -= Number(events);
-        this.#size.bytes -= Number(bytes);
-      }
+      this.#size.events -= gone.events;
+      this.#size.bytes -= gone.bytes;
     } catch {
       // A full disk takes not even a deletion. The rows go with the next write; until then a restart tells them again.
       this.#owesDeletion = true;
@@ -199,6 +199,22 @@ export class EventLog {
     for (const { settle } of [...this.#waiting]) settle(false);
   }
 
+  /** Within a transaction: deletes what ends at or before `seq`, and tells how much that was. What a gap stands for behind it stays. */
+  #letGo(seq: number): EventLimits {
+    const last = this.#reaching.get(seq);
+    const gone = { events: 0, bytes: 0 };
+    for (const { events, bytes } of this.#delete.all(seq)) {
+      gone.events += Number(events);
+      gone.bytes += Number(bytes);
+    }
+    const event = last === undefined ? undefined : eventOf(Number(last.seq), String(last.at), String(last.body));
+    if (event?.kind !== "gap" || event.toSeq <= seq) return gone;
+    const rest: GapRow = { kind: "gap", span: event.toSeq - seq, reason: event.reason };
+    const body = JSON.stringify(rest);
+    this.#insert.run(seq + 1, event.at, body);
+    return { ...gone, bytes: gone.bytes - body.length };
+  }
+
   #tell(): void {
     for (const { seq, settle } of [...this.#waiting]) if (seq <= this.#acked) settle(true);
   }
@@ -217,7 +233,8 @@ function eventOf(seq: number, written: string, text: string): DurableEvent {
     const { span, reason } = gapOf(seq, row);
     return { seq, at, kind: "gap", fromSeq: seq, toSeq: seq + span - 1, reason };
   }
-  const event = DurableEvent.safeParse({ ...(value as object | undefined), seq, at });
+  // A text would be spread letter by letter.
+  const event = DurableEvent.safeParse({ ...(typeof value === "object" && value), seq, at });
   if (event.success) return event.data;
   return { seq, at, kind: "gap", fromSeq: seq, toSeq: seq, reason: "the event on the node's disk cannot be read" };
 }

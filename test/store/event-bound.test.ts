@@ -154,6 +154,20 @@ describe("a log that no coordinator takes", () => {
   });
 });
 
+it("an ack in the middle of a gap leaves the rest of it", async () => {
+  const dir = scratch();
+  const store = open({ events: 10 }, dir);
+  for (let n = 0; n < 12; n += 1) store.append([{ kind: "node", state: "started" }]);
+  const [gap] = store.after(0, 1, 1e6);
+  if (gap?.kind !== "gap" || gap.toSeq < 2) throw new Error("there is no gap of several events");
+  store.acked(1);
+  expect(store.after(1, 1, 1e6)).toMatchObject([
+    { seq: 2, kind: "gap", fromSeq: 2, toSeq: gap.toSeq, reason: gap.reason },
+  ]);
+  await store[Symbol.asyncDispose]();
+  expect(open({}, dir).oldest).toBe(2);
+});
+
 describe("rows that a damaged disk has left", () => {
   const rows = [
     "{half a row",
