@@ -1,5 +1,6 @@
 import type { Values } from "./keys.ts";
 import type { PortRange } from "./kinds.ts";
+import { type NetworkException, networkException } from "./network-exception.ts";
 import type { Secret } from "./secret.ts";
 import type { Window } from "./windows.ts";
 
@@ -77,6 +78,13 @@ export interface Config {
     allowRoot: boolean;
     pullNoProgressSeconds: number;
   };
+  network: {
+    /** Workloads are kept off the owner's network. */
+    isolateLan: boolean;
+    allow: readonly NetworkException[];
+    /** For each workload and direction. */
+    bandwidthMbit?: number;
+  };
   log: { level: Values["log.level"] };
 }
 
@@ -151,6 +159,11 @@ export function configOf(values: Values): Config {
       ...present({ maxWorkloads: values["policy.max_workloads"], runtime: values["policy.runtime"] }),
       allowRoot: values["policy.allow_root"],
       pullNoProgressSeconds: values["policy.pull_no_progress_seconds"],
+    },
+    network: {
+      isolateLan: values["network.isolate_lan"],
+      allow: values["network.allow"].map(networkException).filter((exception) => exception !== undefined),
+      ...present({ bandwidthMbit: values["network.bandwidth_mbit"] }),
     },
     log: { level: values["log.level"] },
   };

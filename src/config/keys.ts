@@ -164,6 +164,20 @@ export const KEYS = {
     kind: kinds.integer({ min: 5, max: 86_400 }),
     description: "A pull that has not moved for so long is given up. There is no limit on its whole length.",
   }),
+  "network.isolate_lan": defaulted<boolean>(true, {
+    kind: kinds.boolean(),
+    description:
+      "Keep workloads off this machine, its networks and each other (docs/security.md). Needs nftables. `false` puts them on Docker's default bridge.",
+  }),
+  "network.allow": defaulted<readonly string[]>([], {
+    kind: kinds.networkExceptions(),
+    description:
+      'What workloads may reach of your network all the same: addresses or ranges, each with a port and `/tcp` or `/udp` if wanted: `["192.168.1.10:2049/tcp", "10.0.0.0/24", "[fd00::5]:443"]`.',
+  }),
+  "network.bandwidth_mbit": optional({
+    kind: kinds.number({ min: 0.1, max: 400_000 }),
+    description: "Megabits per second that each workload may send, and receive. Needs `network.isolate_lan`.",
+  }),
   "log.level": defaulted<(typeof LOG_LEVELS)[number]>("info", {
     kind: kinds.oneOf(...LOG_LEVELS),
     description: "How much the daemon says.",

@@ -1,4 +1,5 @@
 import { isIP } from "node:net";
+import { networkException } from "./network-exception.ts";
 import { Secret } from "./secret.ts";
 
 /** A value read, or what would have been right: "a whole number from 1 to 5". */
@@ -212,6 +213,21 @@ export function ipAddress(): Kind<string> {
       typeof value === "string" && isIP(value) !== 0
         ? { ok: true, value }
         : no('an IP address such as "127.0.0.1" or "0.0.0.0"'),
+  };
+}
+
+/** Addresses with or without a port, each as `networkException` reads it. */
+export function networkExceptions(): Kind<readonly string[]> {
+  const list = textList();
+  const expected = 'a list such as ["192.168.1.10:2049/tcp", "10.0.0.0/24", "[fd00::5]:443"]';
+  return {
+    ...list,
+    read(value) {
+      const reading = list.read(value);
+      if (!reading.ok) return no(expected);
+      const wrong = reading.value.find((entry) => networkException(entry) === undefined);
+      return wrong === undefined ? reading : no(`${expected}; "${wrong}" is no address, range or port`);
+    },
   };
 }
 

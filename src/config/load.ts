@@ -145,6 +145,9 @@ function contradictions(values: Values, settings: readonly Setting[], file: stri
       pair[1] === undefined ? (["cert_file", "key_file"] as const) : (["key_file", "cert_file"] as const);
     about(`coordinator.${key}`, `coordinator.${key} needs coordinator.${missing} with it`);
   }
+  if (values["network.bandwidth_mbit"] !== undefined && !values["network.isolate_lan"]) {
+    about("network.bandwidth_mbit", "network.bandwidth_mbit needs network.isolate_lan = true, whose rules hold it");
+  }
   for (const resource of ["vram", "memory", "disk"] as const) {
     const elevated = values[`pressure.${resource}_elevated_percent`];
     const critical = values[`pressure.${resource}_critical_percent`];

@@ -78,7 +78,7 @@ function hostConfig(spec: ContainerSpec, engine: EngineTraits): Docker.HostConfi
     CapDrop: ["ALL"],
     CapAdd: CAPABILITIES,
     SecurityOpt: ["no-new-privileges"],
-    NetworkMode: "bridge",
+    NetworkMode: spec.network ?? "bridge",
     IpcMode: "private",
   };
 }

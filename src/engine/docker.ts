@@ -1,10 +1,13 @@
+import type { ProbeEngine } from "../isolation/needs.ts";
 import type { Engine, Log } from "../workload/needs.ts";
 import { engineClient } from "./client.ts";
 import { containerEvents } from "./events.ts";
 import { execInside } from "./exec.ts";
 import { inspectImage, listImages } from "./images.ts";
 import { engineFacts } from "./info.ts";
+import { localImages } from "./local-images.ts";
 import { readLogs } from "./logs.ts";
+import { ownNetworks } from "./networks.ts";
 import { ownContainers } from "./own-containers.ts";
 import { createPuller } from "./pull.ts";
 import { putFile } from "./put-file.ts";
@@ -26,8 +29,8 @@ export interface DockerEngineOptions {
   relistMs?: number;
 }
 
-/** The Docker engine, and where it keeps its data. */
-export interface DockerEngine extends Engine, AsyncDisposable {
+/** The Docker engine with its networks, and where it keeps its data. */
+export interface DockerEngine extends Engine, ProbeEngine, AsyncDisposable {
   /** Where it keeps images and layers on this machine, as `info` last told; undefined before. */
   dataRoot(): string | undefined;
 }
@@ -42,8 +45,13 @@ export function createDockerEngine(options: DockerEngineOptions): DockerEngine {
   const stopper = createStopper({ events, ...containers });
   const usage = usageReader(client);
   const facts = engineFacts(client);
+  const made = localImages(client);
 
   return {
+    nodeId,
+    networks: ownNetworks(client, nodeId, facts.givesIpv6),
+    findImage: made.find,
+    importImage: made.importTar,
     info: facts.info,
     dataRoot: facts.dataRoot,
     pull: createPuller(client).pull,

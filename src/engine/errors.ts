@@ -121,6 +121,14 @@ const TROUBLES: readonly Trouble[] = [
   },
   // ---- create and start
   {
+    when: /non-overlapping IPv[46] address pool|all predefined address pools/i,
+    code: "internal",
+    reason: "no_subnet",
+    says: () =>
+      "the container engine has no addresses left for one more network: remove unused ones (docker network prune), or widen " +
+      "default-address-pools in its daemon.json",
+  },
+  {
     when: /port is already allocated|address already in use/i,
     code: "internal",
     reason: "port_taken",

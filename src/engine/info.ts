@@ -5,18 +5,24 @@ import { type EngineClient, parseAnswer } from "./client.ts";
 /** How long `info` waits: it is asked for while the node tells about itself. */
 const INFO_MS = 5_000;
 
+/** Docker 27 (API 1.46) has private IPv6 subnets to give and filters and translates them; before, the owner had to set both up. */
+const API_MINOR_IPV6 = 46;
+
 /** What the engine is and can do. */
 export interface EngineFacts {
   /** Never throws: an engine that is away is `available: false`. */
   info(signal?: AbortSignal): Promise<EngineInfo>;
   /** True where the engine can put an init process before the workload's command; asked for once. */
   hasInit(): Promise<boolean>;
+  /** True where the engine gives out IPv6 subnets by itself and translates them; asked for once. */
+  givesIpv6(): Promise<boolean>;
   /** Where the engine keeps images and layers, as it last said; undefined before. */
   dataRoot(): string | undefined;
 }
 
 export function engineFacts(client: EngineClient): EngineFacts {
   let init: boolean | undefined;
+  let apiMinor: number | undefined;
   let dataRoot: string | undefined;
 
   async function read(signal?: AbortSignal): Promise<EngineInfo> {
@@ -32,6 +38,7 @@ export function engineFacts(client: EngineClient): EngineFacts {
       "itself",
     );
     dataRoot = DockerRootDir;
+    apiMinor = Number(/^1\.(\d+)/.exec(ApiVersion)?.[1] ?? 0);
     // The engine names the init program it would use whether it is there or not; Debian's docker.io may come without.
     // Where it could not run the program to ask for its version, that reads "N/A". Debian's tini names no commit: "".
     init = InitBinary !== "" && InitCommit?.ID !== "N/A";
@@ -51,6 +58,10 @@ export function engineFacts(client: EngineClient): EngineFacts {
     async hasInit() {
       if (init === undefined) await read();
       return init ?? false;
+    },
+    async givesIpv6() {
+      if (apiMinor === undefined) await read();
+      return (apiMinor ?? 0) >= API_MINOR_IPV6;
     },
     dataRoot: () => dataRoot,
   };

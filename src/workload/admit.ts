@@ -39,6 +39,8 @@ export interface NodeFacts {
   heldBack?: string;
   /** Why the engine can't be used; undefined where it can. */
   engineProblem?: string;
+  /** Why workloads cannot be kept off the owner's network, where the owner wants that; undefined where they can. */
+  isolationProblem?: string;
   cpus: number;
   memoryMiB: number;
   /** Free space where images and layers go; undefined is unknown. */
@@ -65,6 +67,7 @@ export function requireAllButGpus(workload: Workload, node: NodeFacts): void {
     throw new GpunodeError("draining", `the node accepts nothing new: ${node.heldBack}`);
   }
   if (node.engineProblem !== undefined) throw new GpunodeError("engine_unavailable", node.engineProblem);
+  if (node.isolationProblem !== undefined) throw new GpunodeError("policy_denied", node.isolationProblem);
   requireImage(workload.image, policy.images);
   requireUser(workload.user, policy);
   requireCount(node);

@@ -61,6 +61,8 @@ export interface ContainerSpec {
    */
   inbox?: string;
   runtime?: string;
+  /** Id of the network it is on; the engine's default bridge where absent. */
+  network?: string;
   stopSignal: string;
 }
 
@@ -180,6 +182,19 @@ export interface Engine {
    * the container has no inbox there, `internal` with the engine's words, or the signal's reason.
    */
   putFile(id: string, file: SmallFile, options: { signal: AbortSignal }): Promise<void>;
+}
+
+/** Networks of the workloads' own, which keep them off the owner's. */
+export interface WorkloadNetworks {
+  /** Why no workload can be isolated now, as a `policy_denied` says it; undefined where one can, or it is not known yet. */
+  problem(): string | undefined;
+  /**
+   * Makes sure of the network of a container of that name and returns its id, once isolation is known to hold. Throws `policy_denied` where it
+   * does not, `engine_unavailable`, `internal`, or the signal's reason.
+   */
+  open(container: { name: string; labels: Record<string, string> }, signal: AbortSignal): Promise<string>;
+  /** Removes the network of that container, which is gone. Never throws: what cannot be removed now is removed later. */
+  close(name: string): Promise<void>;
 }
 
 /** Label on every container of ours: the node's id. */

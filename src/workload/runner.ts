@@ -5,10 +5,11 @@ import type { Gpu } from "../protocol/gpu.ts";
 import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
 import { linkedController, orAborted } from "./abort.ts";
 import { type Policy, requireEffectiveUser } from "./admit.ts";
-import { containerSpec } from "./container-spec.ts";
+import { containerSpec, ownLabels } from "./container-spec.ts";
 import { heedNotice } from "./heed-notice.ts";
 import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
-import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
+import { initComplaint } from "./init-complaint.ts";
+import type { ContainerState, Engine, Journal, Log, WorkloadNetworks } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
 import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
 import { watchHealth } from "./probe.ts";
@@ -39,6 +40,8 @@ export interface RunnerDoors {
   steady(): number;
   policy: Policy;
   nodeId: string;
+  /** Absent where workloads are on the engine's default bridge. */
+  networks?: WorkloadNetworks;
   host: { architecture: string };
   driver(): DriverFacts;
   gpus(uuids: readonly string[]): Gpu[];
@@ -168,7 +171,7 @@ export class Runner {
         if (signal.aborted) continue;
         if (isTerminal(this.record.state) && (container === undefined || !isUp(container))) this.#letGo();
         const step = nextStep(this.record, container);
-        if (step.do === "done") return;
+        if (step.do === "done") return await this.#doors.networks?.close(containerName(this.record));
         await this.#perform(step, signal, detach);
         this.#engineAwaySince = undefined;
         retryMs = RETRY_FIRST_MS;
@@ -244,7 +247,7 @@ export class Runner {
       case "create":
         return await this.#create(signal);
       case "start":
-        return await this.#start(step.container);
+        return await this.#start(step.container, signal);
       case "markRunning":
         return this.#markRunning(step.container);
       case "wait":
@@ -254,7 +257,7 @@ export class Runner {
       case "stop":
         return await takeDown(this.#record, step.container, this.#doors, signal);
       case "finish":
-        return this.#finish(step.container);
+        return this.#finish(step.container, await initComplaint(step.container, engine, signal));
       case "remove":
         await this.#keepLogs(step.container, detach);
         return await engine.remove(step.container.id);
@@ -278,10 +281,12 @@ export class Runner {
   }
 
   /** Its container is seen to be down: with the record's end it holds nothing any more. */
-  #finish(container: ContainerState | undefined): void {
+  #finish(container: ContainerState | undefined, complaint: Awaited<ReturnType<typeof initComplaint>>): void {
     this.#isOver = true;
     try {
-      this.#record.end({ ...endingOf(this.record, container), ...finishedAt(container) });
+      const ending = endingOf(this.record, container);
+      const why = ending.reason === "exit_code" ? complaint : undefined;
+      this.#record.end({ ...ending, ...why, ...finishedAt(container) });
     } catch (error) {
       this.#isOver = false;
       throw error;
@@ -335,14 +340,21 @@ export class Runner {
     if (this.record.spec.ports.length > 0) this.#record.save({ ports: await this.#doors.pickPorts(this.record) });
     signal.throwIfAborted();
     const began = performance.now();
-    const containerId = await this.#createWithImage(signal);
+    const containerId = await this.#createWithImage(await this.#openNetwork(signal), signal);
     this.#record.save({ containerId, timings: { ...this.record.timings, createMs: elapsed(began) } });
   }
 
+  async #openNetwork(signal: AbortSignal): Promise<{ network?: string }> {
+    const { networks, nodeId } = this.#doors;
+    if (networks === undefined) return {};
+    const container = { name: containerName(this.record), labels: ownLabels(this.record, nodeId) };
+    return { network: await networks.open(container, signal) };
+  }
+
   /** An image that was pruned since its pull is pulled once more. */
-  async #createWithImage(signal: AbortSignal): Promise<string> {
+  async #createWithImage(on: { network?: string }, signal: AbortSignal): Promise<string> {
     const { engine, policy, nodeId } = this.#doors;
-    const create = () => engine.create(containerSpec(this.record, this.#secrets, { policy, nodeId }));
+    const create = () => engine.create(containerSpec(this.record, this.#secrets, { policy, nodeId, ...on }));
     try {
       return await create();
     } catch (error) {
@@ -354,7 +366,9 @@ export class Runner {
     }
   }
 
-  async #start(container: ContainerState): Promise<void> {
+  async #start(container: ContainerState, signal: AbortSignal): Promise<void> {
+    // A reboot between create and start takes the rules away and leaves the container.
+    await this.#openNetwork(signal);
     const began = performance.now();
     await this.#doors.engine.start(container.id);
     const timings = { ...this.record.timings, startMs: elapsed(began) };
@@ -454,6 +468,7 @@ export class Runner {
       const next = { ...record, restarts, ...(restartedAfter !== undefined && { restartedAfter }) };
       this.#record.replace(next, [eventOf({ ...next, reason: "restarted", message })]);
     }
+    await this.#openNetwork(signal);
     signal.throwIfAborted();
     await this.#doors.engine.start(container.id);
     // Those who follow its output go on reading only now that it writes again.

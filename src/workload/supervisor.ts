@@ -8,7 +8,15 @@ import type { Holders } from "./allocate.ts";
 import { DesiredSet } from "./desired-set.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import { silenceEnds } from "./lease.ts";
-import { type Engine, type Journal, type JournalRow, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
+import {
+  type Engine,
+  type Journal,
+  type JournalRow,
+  LABEL_GENERATION,
+  LABEL_WORKLOAD,
+  type Log,
+  type WorkloadNetworks,
+} from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
 import { PortBook } from "./port-range.ts";
 import { type Change, type PreemptDoors, type PreemptWhy, planPreemption, preempt, withdraw } from "./preempt.ts";
@@ -43,6 +51,8 @@ export interface SupervisorDoors {
   steady(): number;
   policy: Policy;
   nodeId: string;
+  /** Absent where workloads are on the engine's default bridge. */
+  networks?: WorkloadNetworks;
   host: { architecture: string; cpus: number; memoryMiB: number };
   driver: RunnerDoors["driver"];
   gpus(): readonly Gpu[];
@@ -339,8 +349,9 @@ export class Supervisor implements AsyncDisposable {
   }
 
   #facts(id: string) {
-    const { gpus, policy, host, engineProblem, diskFreeMiB } = this.#doors;
+    const { gpus, policy, host, engineProblem, networks, diskFreeMiB } = this.#doors;
     const problem = engineProblem();
+    const isolationProblem = networks?.problem();
     const disk = diskFreeMiB();
     const held = this.#doors.held();
     return {
@@ -350,6 +361,7 @@ export class Supervisor implements AsyncDisposable {
       policy,
       ...(held.node !== undefined && { heldBack: held.node }),
       ...(problem !== undefined && { engineProblem: problem }),
+      ...(isolationProblem !== undefined && { isolationProblem }),
       cpus: host.cpus,
       memoryMiB: host.memoryMiB,
       ...(disk !== undefined && { diskFreeMiB: disk }),

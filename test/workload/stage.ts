@@ -41,6 +41,13 @@ export class Disk {
       .filter((event) => event.generation === generation)
       .map(({ state }) => state);
   }
+
+  /** Phases of preemptions with those they befell. */
+  phases(): string[] {
+    return this.events.flatMap((event) =>
+      event.kind === "preemption" ? [`${event.phase} ${event.workloads.join()}`] : [],
+    );
+  }
 }
 
 export interface Machine {
@@ -84,6 +91,12 @@ export class World {
 
   of(workload: string): Machine | undefined {
     return [...this.machines.values()].find(({ spec }) => spec.labels[LABEL_WORKLOAD] === workload);
+  }
+
+  /** Names of the containers that run. */
+  running(): string[] {
+    const containers = [...this.machines.values()].map(({ container }) => container);
+    return containers.filter(({ status }) => status === "running").map(({ name }) => name);
   }
 
   count(call: Call): number {
@@ -238,6 +251,17 @@ export function gpu(index: number): Gpu {
   };
 }
 
+export const POLICY: SupervisorDoors["policy"] = {
+  images: ["*"],
+  hostPorts: { from: 38_100, to: 38_199 },
+  hostIp: "127.0.0.1",
+  reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
+  allowRoot: true,
+  pullNoProgressMs: 1000,
+  preemptWithinMs: 120_000,
+  priorityPreemption: true,
+};
+
 export interface Agent extends AsyncDisposable {
   supervisor: Supervisor;
   /** What its journal does before and after each commit, counted from 1; a throw refuses the write. */
@@ -287,16 +311,7 @@ export function agentOn(disk: Disk, world: World, changes: Partial<SupervisorDoo
     keptLogs,
     now,
     steady,
-    policy: {
-      images: ["*"],
-      hostPorts: { from: 38_100, to: 38_199 },
-      hostIp: "127.0.0.1",
-      reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
-      allowRoot: true,
-      pullNoProgressMs: 1000,
-      preemptWithinMs: 120_000,
-      priorityPreemption: true,
-    },
+    policy: POLICY,
     nodeId: NODE_ID,
     host: { architecture: "amd64", cpus: 8, memoryMiB: 16_000 },
     driver: () => ({}),
