@@ -222,11 +222,12 @@ export function explain(
   doing: string,
   options: { otherwise?: ErrorCode; cause?: unknown } = {},
 ): GpunodeError {
-  const engineWords = shorten(withoutQueries(words));
+  const harmless = withoutQueries(words);
+  const engineWords = shorten(harmless);
   for (const trouble of TROUBLES) {
-    const match = trouble.when.exec(words);
+    const match = trouble.when.exec(harmless);
     if (match === null) continue;
-    return new GpunodeError(trouble.code, `could not ${doing}: ${trouble.says(match)} (${engineWords})`, {
+    return new GpunodeError(trouble.code, `could not ${doing}: ${shorten(trouble.says(match))} (${engineWords})`, {
       details: { reason: trouble.reason, engine: engineWords },
       cause: options.cause,
     });

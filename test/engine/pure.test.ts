@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { StatsAnswer } from "../../src/engine/answers.ts";
+import { parseAnswer } from "../../src/engine/client.ts";
 import { explain, translate } from "../../src/engine/errors.ts";
 import { readEvent } from "../../src/engine/events.ts";
 import { deviceRequests, gpuEnvironment, recordedGpus } from "../../src/engine/gpu.ts";
@@ -258,6 +259,17 @@ describe("the engine's errors", () => {
     expect(error.message.length).toBeLessThan(600);
   });
 
+  it.each([
+    `no matching manifest for ${"x".repeat(5000)}`,
+    `unresolvable CDI devices ${"x".repeat(5000)}`,
+    `nvidia-container-cli: device error: ${"x".repeat(5000)}: unknown device`,
+    "no matching manifest for https://cdn.example/layer?X-Amz-Signature=secret",
+  ])("that quote the engine quote no more than a person reads, and no secrets", (words) => {
+    const { message } = explain(words, "pull");
+    expect(message.length).toBeLessThan(1200);
+    expect(message).not.toContain("secret");
+  });
+
   it("of the connection say what to do; a mistake of ours stays one", () => {
     const options = { socketPath: "/run/docker.sock" };
     const denied = translate(Object.assign(new Error("connect"), { code: "EACCES" }), "list", options);
@@ -266,6 +278,11 @@ describe("the engine's errors", () => {
     const ours = new TypeError("x is not a function");
     expect(translate(ours, "list", options)).toBe(ours);
   });
+});
+
+it("an answer that is not the engine's is told in bounds, whatever its keys are", () => {
+  const answer = { read: "", cpu_stats: { cpu_usage: {} }, memory_stats: {}, networks: { ["x".repeat(100_000)]: 1 } };
+  expect(() => parseAnswer(StatsAnswer, answer, "usage")).toThrow(/^the engine's answer about usage is not .{20,400}$/);
 });
 
 it("events are read for their container, and nothing else is", () => {
