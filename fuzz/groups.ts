@@ -6,6 +6,7 @@ import { engineGroup } from "./targets/engine.ts";
 import { framesGroup } from "./targets/frames.ts";
 import { hostGroup } from "./targets/host.ts";
 import { httpGroup } from "./targets/http.ts";
+import { isolationGroup } from "./targets/isolation.ts";
 import { nvidiaGroup } from "./targets/nvidia.ts";
 import { sessionGroup } from "./targets/session.ts";
 import { storeGroup } from "./targets/store.ts";
@@ -20,6 +21,7 @@ export const GROUPS: Readonly<Record<string, OpenGroup>> = {
   config: configGroup,
   engine: engineGroup,
   http: httpGroup,
+  isolation: isolationGroup,
   store: storeGroup,
   deciders: decidersGroup,
 };

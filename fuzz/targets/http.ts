@@ -93,8 +93,11 @@ function wellAnswered(answer: string): void {
   if (answer === "") return;
   ensure(/^HTTP\/1\.1 [1-5]\d\d /.test(answer), () => `no HTTP: ${answer.slice(0, 200)}`);
   ensure(!/^HTTP\/1\.1 5(?!03|04)/.test(answer), () => `a failure of ours: ${answer.slice(0, 500)}`);
-  const [head = "", body = ""] = answer.split("\r\n\r\n");
-  if (/content-type: application\/json/i.test(head) && /content-length/i.test(head) && body !== "") JSON.parse(body);
+  const [head = "", ...rest] = answer.split("\r\n\r\n");
+  const length = /^content-length: (\d+)/im.exec(head)?.[1];
+  // What follows an answer is the next one: a request that breaks off behind its head gets both.
+  const body = Buffer.from(rest.join("\r\n\r\n")).subarray(0, Number(length));
+  if (/^content-type: application\/json/im.test(head) && body.length > 0) JSON.parse(body.toString());
 }
 
 const actions: LocalActions = {
