@@ -85,10 +85,14 @@ function numeric(name: string, { min, max }: Bounds, fits: (value: number) => bo
 }
 
 export function boolean(): Kind<boolean> {
-  const words: Record<string, boolean> = { true: true, false: false, "1": true, "0": false, yes: true, no: false };
+  // No object: "constructor" is a word that every object knows.
+  const words = new Map<unknown, boolean>([
+    ...[true, "true", "1", "yes"].map((word) => [word, true] as const),
+    ...[false, "false", "0", "no"].map((word) => [word, false] as const),
+  ]);
   return {
     name: "boolean",
-    fromText: (value) => words[value.trim().toLowerCase()] ?? value,
+    fromText: (value) => words.get(value.trim().toLowerCase()) ?? value,
     read: (value) => (typeof value === "boolean" ? { ok: true, value } : no("true or false")),
   };
 }

@@ -71,7 +71,7 @@ const ROUTES: { method: string; path: RegExp; answer: (call: Call) => void | Pro
 export async function answerApi(request: IncomingMessage, response: ServerResponse, doors: ApiDoors): Promise<void> {
   try {
     requireAccess(request, doors.access);
-    const url = new URL(request.url ?? "/", "http://coordinator");
+    const url = addressOf(request);
     const path = url.pathname.startsWith("/api/v1/") ? url.pathname.slice("/api/v1".length) : undefined;
     const matching = path === undefined ? [] : ROUTES.filter((route) => route.path.test(path));
     const route = matching.find(({ method }) => method === request.method);
@@ -93,6 +93,14 @@ export async function answerApi(request: IncomingMessage, response: ServerRespon
     if (!request.complete) response.setHeader("connection", "close");
     sendJson(response, known.status, { error: { code: known.code, message: known.message } });
   }
+}
+
+function addressOf(request: IncomingMessage): URL {
+  const { url = "/" } = request;
+  // Not relative to a base: "//" would be the beginning of a host then. Proxies send whole addresses.
+  const address = url.startsWith("/") ? `http://coordinator${url}` : url;
+  if (!URL.canParse(address)) throw new ApiError("bad_message", "the request's path cannot be read");
+  return new URL(address);
 }
 
 function decode(part: string): string {

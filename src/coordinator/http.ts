@@ -44,23 +44,33 @@ function isEqual(a: string, b: string): boolean {
   return timingSafeEqual(digest(a), digest(b));
 }
 
-/** Reads a JSON body; `{}` where there is none. Throws `too_large` or `bad_message`. */
-export async function readJson(request: IncomingMessage): Promise<unknown> {
+async function bodyOf(request: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let bytes = 0;
-  for await (const chunk of request) {
-    bytes += (chunk as Buffer).length;
-    if (bytes > MAX_BODY_BYTES) throw new ApiError("too_large", `the body is over ${MAX_BODY_BYTES} bytes`);
-    chunks.push(chunk as Buffer);
+  try {
+    for await (const chunk of request) {
+      bytes += (chunk as Buffer).length;
+      if (bytes > MAX_BODY_BYTES) throw new ApiError("too_large", `the body is over ${MAX_BODY_BYTES} bytes`);
+      chunks.push(chunk as Buffer);
+    }
+  } catch (error) {
+    // Who hangs up in the middle of its own request is no failure of ours.
+    throw error instanceof ApiError ? error : new ApiError("bad_message", "the body breaks off");
   }
-  if (bytes === 0) return {};
+  return Buffer.concat(chunks);
+}
+
+/** Reads a JSON body; `{}` where there is none. Throws `too_large` or `bad_message`. */
+export async function readJson(request: IncomingMessage): Promise<unknown> {
+  const bytes = await bodyOf(request);
+  if (bytes.length === 0) return {};
   // Only this type: a browser never sends it across sites without asking first.
   const type = request.headers["content-type"] ?? "";
   if (!/^application\/json\b/i.test(type)) {
     throw new ApiError("bad_message", `the content type is "${type}", application/json is read`);
   }
   try {
-    return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+    return JSON.parse(bytes.toString("utf8"));
   } catch (error) {
     throw new ApiError("bad_message", `the body is not JSON: ${whyNotJson(error)}`);
   }

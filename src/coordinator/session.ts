@@ -14,7 +14,7 @@ import {
   Telemetry,
 } from "../protocol/frames.ts";
 import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
-import { check, type FrameProblem, parseFrame, type RawFrame } from "../protocol/parse.ts";
+import { check, type FrameProblem, parseFrame, type RawFrame, refOf } from "../protocol/parse.ts";
 import { guessesTooOften, notAdmitted, type Rejection, refuteHello } from "./handshake.ts";
 import { readEvents } from "./incoming-events.ts";
 import { LogStream, NODE_DISCONNECTED } from "./log-stream.ts";
@@ -266,7 +266,8 @@ export class Session {
       take(frame);
       return;
     }
-    const ref = id === undefined ? {} : { ref: id };
+    const known = refOf(id);
+    const ref = known === undefined ? {} : { ref: known };
     if (type === "hello") this.#bad({ code: "bad_message", message: "hello came twice", ...ref });
     else this.#bad({ code: "unsupported", message: `"${type.slice(0, 60)}" is no frame for a coordinator`, ...ref });
   }

@@ -21,6 +21,18 @@ const count = z
   .nullish()
   .transform((value) => value ?? 0);
 
+/** What only grows from 0. CPU time is in nanoseconds, which pass 2^53 within days on a large machine. */
+const quantity = z
+  .number()
+  .min(0)
+  .nullish()
+  .transform((value) => value ?? 0);
+const bytes = z
+  .int()
+  .min(0)
+  .nullish()
+  .transform((value) => value ?? 0);
+
 export const DeviceRequest = z.object({ Driver: text, DeviceIDs: strings });
 export type DeviceRequest = z.infer<typeof DeviceRequest>;
 
@@ -151,14 +163,14 @@ export const NetworkAnswer = z.object({
 });
 export type NetworkAnswer = z.infer<typeof NetworkAnswer>;
 
-const networkCounters = z.object({ rx_bytes: count, tx_bytes: count });
+const networkCounters = z.object({ rx_bytes: bytes, tx_bytes: bytes });
 
 export const StatsAnswer = z.object({
   read: z.string(),
-  cpu_stats: z.object({ cpu_usage: z.object({ total_usage: count }) }),
+  cpu_stats: z.object({ cpu_usage: z.object({ total_usage: quantity }) }),
   memory_stats: z.object({
-    usage: z.number().exactOptional(),
-    limit: z.number().exactOptional(),
+    usage: z.number().min(0).exactOptional(),
+    limit: z.number().min(0).exactOptional(),
     stats: z.record(z.string(), z.number()).nullish(),
   }),
   networks: z.record(z.string(), networkCounters).nullish(),

@@ -3,6 +3,7 @@ import type { Readable } from "node:stream";
 import Docker from "dockerode";
 import type { z } from "zod";
 import { type ErrorCode, GpunodeError } from "../protocol/errors.ts";
+import { describeIssues } from "../protocol/parse.ts";
 import { EngineSilent, translate, unavailable } from "./errors.ts";
 
 /**
@@ -144,11 +145,8 @@ function linkTo(signal: AbortSignal | undefined): Link {
 export function parseAnswer<T>(schema: z.ZodType<T>, answer: unknown, what: string): T {
   const parsed = schema.safeParse(answer);
   if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  throw new GpunodeError(
-    "internal",
-    `the engine's answer about ${what} is not the Docker API's: ${issue?.path.join(".")}: ${issue?.message}`,
-  );
+  const words = describeIssues(parsed.error);
+  throw new GpunodeError("internal", `the engine's answer about ${what} is not the Docker API's: ${words}`);
 }
 
 /** Pieces of an engine's stream as they come. Throws `engine_unavailable` where it breaks off, nothing after an abort. */

@@ -215,7 +215,7 @@ export function translate(
   const words = options.hide?.(wordsOf(error)) ?? wordsOf(error);
   // The cause is the answer as it came, with all that was to be hidden.
   const cause = options.hide === undefined ? error : undefined;
-  if (statusCode === 503) return unavailable(`could not ${doing}: ${words}`, cause);
+  if (statusCode === 503) return unavailable(`could not ${doing}: ${shorten(withoutQueries(words))}`, cause);
   return explain(words, doing, { ...options, cause });
 }
 
@@ -226,12 +226,12 @@ export function explain(
   options: { otherwise?: ErrorCode; cause?: unknown; hide?(words: string): string } = {},
 ): GpunodeError {
   // Hidden first: half a secret at the end of what is kept would be found no more.
-  const shown = options.hide?.(words) ?? words;
-  const engineWords = shorten(withoutQueries(shown));
+  const harmless = withoutQueries(options.hide?.(words) ?? words);
+  const engineWords = shorten(harmless);
   for (const trouble of TROUBLES) {
-    const match = trouble.when.exec(shown);
+    const match = trouble.when.exec(harmless);
     if (match === null) continue;
-    return new GpunodeError(trouble.code, `could not ${doing}: ${trouble.says(match)} (${engineWords})`, {
+    return new GpunodeError(trouble.code, `could not ${doing}: ${shorten(trouble.says(match))} (${engineWords})`, {
       details: { reason: trouble.reason, engine: engineWords },
       cause: options.cause,
     });

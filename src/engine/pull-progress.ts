@@ -45,9 +45,9 @@ export class PullProgress {
     this.changes += 1;
     this.changedAt = this.#now();
     if (status === "Downloading" && progressDetail?.units === undefined) {
-      layer.currentBytes = progressDetail?.current ?? layer.currentBytes;
+      layer.currentBytes = bytesOf(progressDetail?.current) ?? layer.currentBytes;
       // The total is absent, or negative, where the registry did not say.
-      layer.totalBytes = Math.max(layer.totalBytes, progressDetail?.total ?? 0, layer.currentBytes);
+      layer.totalBytes = Math.max(layer.totalBytes, bytesOf(progressDetail?.total) ?? 0, layer.currentBytes);
     }
     // "Retrying in 3 seconds" begins the layer anew, or where it broke off: the next "Downloading" says which.
     if (WHOLE.has(status)) layer.currentBytes = layer.totalBytes;
@@ -56,6 +56,11 @@ export class PullProgress {
   #sum(field: "currentBytes" | "totalBytes"): number {
     let sum = 0;
     for (const layer of this.#layers.values()) sum += layer[field];
-    return sum;
+    return Math.min(Number.MAX_SAFE_INTEGER, sum);
   }
+}
+
+/** undefined where it is no number of bytes. */
+function bytesOf(value: number | undefined): number | undefined {
+  return Number.isSafeInteger(value) && (value ?? -1) >= 0 ? value : undefined;
 }

@@ -67,9 +67,17 @@ export function usageOf(
     memoryMiB: Math.max(0, usage - reclaimable(memory_stats.stats ?? {})) / MIB,
     // Where there is no limit the engine names the machine's memory.
     ...(limit !== undefined && limit > 0 && limit < hostMemoryBytes && { memoryLimitMiB: limit / MIB }),
-    networkRxBytes: counters.reduce((sum, { rx_bytes }) => sum + rx_bytes, 0),
-    networkTxBytes: counters.reduce((sum, { tx_bytes }) => sum + tx_bytes, 0),
+    networkRxBytes: sumOf(counters.map(({ rx_bytes }) => rx_bytes)),
+    networkTxBytes: sumOf(counters.map(({ tx_bytes }) => tx_bytes)),
   };
+}
+
+/** Never more than can be told to the byte. */
+function sumOf(bytes: readonly number[]): number {
+  return Math.min(
+    Number.MAX_SAFE_INTEGER,
+    bytes.reduce((sum, count) => sum + count, 0),
+  );
 }
 
 /**

@@ -1,4 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync, statSync } from "node:fs";
+import { StringDecoder } from "node:string_decoder";
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** A message of the kernel. */
@@ -106,10 +107,13 @@ async function* fileLines(fd: number, options: Reading): AsyncGenerator<KernelMe
   const { path = "", signal, pollMs, now = Date.now } = options;
   const block = Buffer.alloc(BLOCK_BYTES);
   let position = 0;
+  // A block may end within a character.
+  let decoder = new StringDecoder("utf8");
   let rest = "";
   while (!signal.aborted) {
     if (fstatSync(fd).size < position) {
       position = 0;
+      decoder = new StringDecoder("utf8");
       rest = "";
     }
     const bytes = readSync(fd, block, 0, block.length, position);
@@ -121,7 +125,7 @@ async function* fileLines(fd: number, options: Reading): AsyncGenerator<KernelMe
       continue;
     }
     position += bytes;
-    const lines = (rest + block.toString("utf8", 0, bytes)).split("\n");
+    const lines = (rest + decoder.write(block.subarray(0, bytes))).split("\n");
     rest = (lines.pop() ?? "").slice(0, LINE_MAX);
     for (const line of lines) if (line !== "") yield { atMs: options.isCaughtUp() ? now() : 0, text: line };
     await pause(0, signal);

@@ -74,7 +74,7 @@ export function parseNetDev(text: string): NetworkBytes | undefined {
     sum.rxBytes += rx;
     sum.txBytes += tx;
   }
-  return found ? sum : undefined;
+  return found && Number.isSafeInteger(sum.rxBytes) && Number.isSafeInteger(sum.txBytes) ? sum : undefined;
 }
 
 function mebibytesOf(kibibytes: string | undefined): number | undefined {
@@ -82,6 +82,8 @@ function mebibytesOf(kibibytes: string | undefined): number | undefined {
   return count === undefined ? undefined : Math.floor(count / 1024);
 }
 
+/** Whole numbers that a double holds exactly; counters of the kernel do not come near its limit. */
 function countOf(text: string | undefined): number | undefined {
-  return text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined;
+  const count = text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined;
+  return Number.isSafeInteger(count) ? count : undefined;
 }

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
-import { type Cidr, cidr, formatCidr, parseCidr } from "./addresses.ts";
+import { type Cidr, formatCidr, parseCidr } from "./addresses.ts";
 import { furtherNetworks } from "./blocked.ts";
 import { BRIDGE_PREFIX } from "./rules.ts";
 
@@ -66,7 +66,7 @@ export function ipv4Routes(text: string): { networks: Cidr[]; router?: string } 
     const [device = "", destination = "", gateway = "", , , , , mask = ""] = line.split("\t");
     if (!/^[0-9A-F]{8}$/.test(destination) || device.startsWith(BRIDGE_PREFIX)) continue;
     const prefix = [...Number.parseInt(mask, 16).toString(2)].filter((bit) => bit === "1").length;
-    if (prefix > 0) networks.push(cidr(`${littleEndian(destination)}/${prefix}`));
+    if (prefix > 0) networks.push(...networkOf(littleEndian(destination), prefix));
     else if (gateway !== "00000000") router ??= littleEndian(gateway);
   }
   return { networks, ...(router !== undefined && { router }) };
@@ -79,7 +79,7 @@ export function ipv6Routes(text: string): Cidr[] {
     const [destination = "", length = ""] = fields;
     const device = fields.at(-1) ?? "";
     if (!/^[0-9a-f]{32}$/.test(destination) || device === "lo" || device.startsWith(BRIDGE_PREFIX)) return [];
-    return [cidr(`${destination.match(/.{4}/g)?.join(":")}/${Number.parseInt(length, 16)}`)];
+    return networkOf(destination.match(/.{4}/g)?.join(":") ?? "", Number.parseInt(length, 16));
   });
 }
 
@@ -95,6 +95,12 @@ function resolverAddresses(servers: readonly string[]): Cidr[] {
     .map(parseCidr)
     .filter((server) => server !== undefined);
   return [...new Map(parsed.map((server) => [formatCidr(server), server])).values()];
+}
+
+/** None where the text cannot be a network: it is not the kernel's then. */
+function networkOf(address: string, prefix: number): Cidr[] {
+  const network = parseCidr(`${address}/${prefix}`);
+  return network === undefined ? [] : [network];
 }
 
 function littleEndian(hex: string): string {

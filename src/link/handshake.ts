@@ -1,5 +1,6 @@
 import { Challenge, ErrorFrame, type Hello, Reject, Welcome } from "../protocol/frames.ts";
 import { helloBytes } from "../protocol/identity.ts";
+import { MAX_RESUMED_EVENT } from "../protocol/limits.ts";
 import { check, type FrameProblem, type RawFrame } from "../protocol/parse.ts";
 import type { LinkDoors } from "./needs.ts";
 import type { KeyRotation } from "./rotation.ts";
@@ -44,7 +45,13 @@ export class Handshake {
       return read(Challenge, frame, (challenge) => ({ kind: "hello", hello: this.#answer(challenge) }));
     }
     if (frame.type !== "welcome") return outOfOrder(frame, 'after "hello" comes "welcome" or "reject"');
-    return read(Welcome, frame, (welcome) => ({ kind: "welcome", welcome, coordinator }));
+    return read(Welcome, frame, (welcome) => {
+      const { acked } = welcome;
+      if (acked <= Math.max(this.#doors.events.newest, MAX_RESUMED_EVENT))
+        return { kind: "welcome", welcome, coordinator };
+      const message = `welcome: acked is ${acked}, and beyond its own log this node numbers on from ${MAX_RESUMED_EVENT} at most`;
+      return { kind: "violation", problem: { code: "bad_message", message } };
+    });
   }
 
   #answer({ nonce, coordinatorId }: Challenge): Hello {

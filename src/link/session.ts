@@ -3,7 +3,7 @@ import type { z } from "zod";
 import type { Telemetry, Welcome } from "../protocol/frames.ts";
 import { Ack, Command, ErrorFrame, Sync } from "../protocol/frames.ts";
 import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
-import { check, type FrameProblem, parseFrame, type RawFrame } from "../protocol/parse.ts";
+import { check, type FrameProblem, parseFrame, type RawFrame, refOf } from "../protocol/parse.ts";
 import { Advertiser } from "./advertiser.ts";
 import { BadFrameBudget } from "./bad-frames.ts";
 import { CommandAnswers } from "./command-answers.ts";
@@ -207,7 +207,7 @@ export class Session implements AsyncDisposable {
   #dispatch(frame: RawFrame): void {
     const { type, id } = frame;
     if (type === "ack") this.#taken(Ack, frame, ({ seq }) => this.#acked(seq, id));
-    else if (type === "sync") this.#taken(Sync, frame, ({ workloads }) => this.#synced(workloads, id));
+    else if (type === "sync") this.#taken(Sync, frame, (sync) => this.#synced(sync.workloads, sync.id));
     else if (type === "error") this.#taken(ErrorFrame, frame, (error) => this.#complained(error));
     else if (COMMANDS.has(type)) this.#taken(Command, frame, (command) => this.#commanded(command));
     else if (HANDSHAKE_TYPES.has(type)) this.#bad(problem(`"${type}" came after the handshake`, id));
@@ -218,12 +218,12 @@ export class Session implements AsyncDisposable {
   }
 
   #taken<T>(schema: z.ZodType<T>, frame: RawFrame, use: (value: T) => void): void {
-    const parsed = check(schema, frame, frame.type, usableId(frame.id));
+    const parsed = check(schema, frame, frame.type, frame.id);
     if (parsed.ok) use(parsed.value);
     else this.#bad(parsed.problem);
   }
 
-  #acked(seq: number, id: string | undefined): void {
+  #acked(seq: number, id: unknown): void {
     const { newest } = this.#doors.events;
     if (seq <= newest) this.#flows?.events.acked(seq);
     else this.#bad(problem(`ack of event ${seq}, but the newest is ${newest}`, id));
@@ -310,11 +310,7 @@ const COMMANDS: ReadonlySet<string> = new Set(Command.options.map(({ shape }) =>
 const TURNED_DOWN: ReadonlySet<number> = new Set([CLOSE.badMessage, CLOSE.notAuthenticated, CLOSE.refused]);
 const HANDSHAKE_TYPES: ReadonlySet<string> = new Set(["challenge", "welcome", "reject"]);
 
-function usableId(id: unknown): string | undefined {
-  return typeof id === "string" && id.length > 0 && id.length <= 128 ? id : undefined;
-}
-
 function problem(message: string, id: unknown): FrameProblem {
-  const ref = usableId(id);
+  const ref = refOf(id);
   return { code: "bad_message", message, ...(ref !== undefined && { ref }) };
 }

@@ -68,13 +68,16 @@ export class Register implements Disposable {
   /** Who keeps what from being lent, newest last. */
   holds(): Hold[] {
     const { now, steady } = this.#doors;
-    return this.#all().map(({ cause, message, gpus, since, untilAt }) => ({
-      cause,
-      message,
-      since,
-      ...(gpus !== undefined && { gpus: [...gpus] }),
-      ...(untilAt !== undefined && { until: new Date(now() + untilAt - steady()).toISOString() }),
-    }));
+    return this.#all().map(({ cause, message, gpus, since, untilAt }) => {
+      const until = untilAt === undefined ? undefined : instant(now() + untilAt - steady());
+      return {
+        cause,
+        message,
+        since,
+        ...(gpus !== undefined && { gpus: [...gpus] }),
+        ...(until !== undefined && { until }),
+      };
+    });
   }
 
   /** Why the whole node takes nothing new, and which boards are kept from being lent. */
@@ -162,6 +165,14 @@ export class Register implements Disposable {
   #hasSpoken(cause: PreemptionCause): boolean {
     return this.#claims.has(cause as ClaimSource);
   }
+}
+
+/** The last year RFC 3339 has room for. */
+const LATEST_MS = Date.UTC(9999, 11, 31);
+
+/** RFC 3339; undefined for what lies so far ahead that nobody will see it. */
+function instant(ms: number): string | undefined {
+  return ms >= 0 && ms <= LATEST_MS ? new Date(ms).toISOString() : undefined;
 }
 
 function sameScope(a: Claim, b: Claim): boolean {

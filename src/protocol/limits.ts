@@ -9,6 +9,12 @@ export const MAX_FRAME_BYTES = 1024 * 1024;
 /** A frame longer than this is not even read to its end: the socket closes with 1009. */
 export const HARD_FRAME_BYTES = 8 * 1024 * 1024;
 
+/**
+ * Beyond its own log a node numbers on from no event later than this: JSON carries whole numbers up to 2^53, and some must be left for
+ * what is yet to happen.
+ */
+export const MAX_RESUMED_EVENT = 2 ** 52;
+
 /** Path the agent dials on the coordinator. */
 export const AGENT_PATH = "/v1/agent";
 

@@ -15,18 +15,22 @@ const KEEP_SHARE = 0.9;
 /** Made of several interim records of a generation; signed. */
 export type FoldUsage = (records: readonly UsageEvent[]) => UsageEvent;
 
+/** A part of a row's body; NULL where a damaged disk has left no JSON, which SQLite would refuse the whole statement for. */
+const part = (name: string) => `CASE WHEN json_valid(body) THEN body ->> '${name}' END`;
+const KIND = part("kind");
+
 /** What goes where there is no room, first things first: what tells how it ended goes last. */
 const CLASSES: readonly { name: string; where: string }[] = [
-  { name: "pressure and health on the way", where: "body ->> 'kind' IN ('pressure', 'gpuHealth')" },
-  { name: "states of the node", where: "body ->> 'kind' = 'node'" },
+  { name: "events that cannot be read", where: "NOT json_valid(body)" },
+  { name: "pressure and health on the way", where: `${KIND} IN ('pressure', 'gpuHealth')` },
+  { name: "states of the node", where: `${KIND} = 'node'` },
   {
     name: "states of workloads on their way",
-    where:
-      "body ->> 'kind' = 'workload' AND body ->> 'state' IN ('accepted', 'pulling', 'starting', 'running', 'stopping')",
+    where: `${KIND} = 'workload' AND ${part("state")} IN ('accepted', 'pulling', 'starting', 'running', 'stopping')`,
   },
-  { name: "preemptions", where: "body ->> 'kind' = 'preemption'" },
-  { name: "usage records", where: "body ->> 'kind' = 'usage'" },
-  { name: "ends of workloads", where: "body ->> 'kind' = 'workload'" },
+  { name: "preemptions", where: `${KIND} = 'preemption'` },
+  { name: "usage records", where: `${KIND} = 'usage'` },
+  { name: "ends of workloads", where: `${KIND} = 'workload'` },
 ];
 
 /** A row that stands for `span` events from its own number on. */
@@ -80,9 +84,7 @@ export function bound(
 
 function foldInterim(db: DatabaseSync, after: number, fold: FoldUsage): void {
   const rows = db
-    .prepare(
-      "SELECT seq, body FROM events WHERE seq > ? AND body ->> 'kind' = 'usage' AND NOT body ->> 'final' ORDER BY seq",
-    )
+    .prepare(`SELECT seq, body FROM events WHERE seq > ? AND ${KIND} = 'usage' AND NOT ${part("final")} ORDER BY seq`)
     .all(after);
   const groups = new Map<string, { seq: number; record: UsageEvent }[]>();
   for (const { seq, body } of rows) {
@@ -109,7 +111,7 @@ function makeGap(db: DatabaseSync, seq: number, reason: string): void {
 
 /** Gaps that touch become one. */
 function mergeGaps(db: DatabaseSync): void {
-  const rows = db.prepare("SELECT seq, body FROM events WHERE body ->> 'kind' = 'gap' ORDER BY seq").all();
+  const rows = db.prepare(`SELECT seq, body FROM events WHERE ${KIND} = 'gap' ORDER BY seq`).all();
   const update = db.prepare("UPDATE events SET body = ? WHERE seq = ?");
   const remove = db.prepare("DELETE FROM events WHERE seq = ?");
   let open: { seq: number; gap: GapRow; isChanged: boolean } | undefined;
@@ -117,18 +119,25 @@ function mergeGaps(db: DatabaseSync): void {
     if (open?.isChanged) update.run(JSON.stringify(open.gap), open.seq);
   };
   for (const row of rows) {
-    const [seq, gap] = [Number(row.seq), JSON.parse(String(row.body)) as GapRow];
-    const span = Number.isInteger(gap.span) ? gap.span : 1;
+    const seq = Number(row.seq);
+    const { span, reason: own } = gapOf(seq, JSON.parse(String(row.body)));
     if (open !== undefined && open.seq + open.gap.span === seq) {
-      const reason = open.gap.reason.includes(gap.reason) ? open.gap.reason : joined(open.gap.reason, gap.reason);
+      const reason = open.gap.reason.includes(own) ? open.gap.reason : joined(open.gap.reason, own);
       open = { seq: open.seq, gap: { kind: "gap", span: open.gap.span + span, reason }, isChanged: true };
       remove.run(seq);
     } else {
       close();
-      open = { seq, gap: { ...gap, span }, isChanged: false };
+      open = { seq, gap: { kind: "gap", span, reason: own }, isChanged: false };
     }
   }
   close();
+}
+
+/** The gap at `seq` as its row has it; one whose span is none, or leads beyond what JSON carries, stands for itself alone. */
+export function gapOf(seq: number, row: Partial<GapRow>): GapRow {
+  const { span = 1, reason } = row;
+  const fits = Number.isSafeInteger(span) && span >= 1 && Number.isSafeInteger(seq + span);
+  return { kind: "gap", span: fits ? span : 1, reason: typeof reason === "string" ? reason : "" };
 }
 
 /** A gap of many kinds says so, and no more than fits. */

@@ -1,6 +1,16 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { DurableEvent, type EventBody } from "../protocol/event.ts";
-import { bound, EVENT_LIMITS, type EventLimits, type FoldUsage, type GapRow, IS_EVENT, sizeOf } from "./event-bound.ts";
+import { Instant } from "../protocol/scalars.ts";
+import {
+  bound,
+  EVENT_LIMITS,
+  type EventLimits,
+  type FoldUsage,
+  type GapRow,
+  gapOf,
+  IS_EVENT,
+  sizeOf,
+} from "./event-bound.ts";
 import { transaction } from "./sqlite.ts";
 
 /** A message of an event is cut to this many characters, so that an event always fits into a frame. */
@@ -27,6 +37,7 @@ export class EventLog {
   readonly #insert: StatementSync;
   readonly #select: StatementSync;
   readonly #delete: StatementSync;
+  readonly #reaching: StatementSync;
   readonly #move: StatementSync;
   readonly #limits: EventLimits;
   readonly #fold: FoldUsage | undefined;
@@ -53,6 +64,7 @@ export class EventLog {
     this.#delete = db.prepare(
       `DELETE FROM events WHERE seq <= ? RETURNING length(body) AS bytes, ${IS_EVENT} AS events`,
     );
+    this.#reaching = db.prepare("SELECT seq, at, body FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1");
     this.#move = db.prepare("UPDATE position SET newest = ?, acked = ?, resumed = ?");
     const position = db.prepare("SELECT newest, acked, resumed FROM position").get();
     this.#newest = Number(position?.newest ?? 0);
@@ -74,7 +86,7 @@ export class EventLog {
   /** Within a transaction: writes events behind the newest. */
   append(bodies: readonly EventBody[]): DurableEvent[] {
     if (bodies.length === 0) return [];
-    if (this.#owesDeletion) this.#delete.all(this.#acked);
+    if (this.#owesDeletion) this.#letGo(this.#acked);
     if (this.#size.events >= this.#limits.events || this.#size.bytes >= this.#limits.bytes) {
       bound(this.#db, this.#limits, { foldAfter: this.#handed, fold: this.#fold });
     }
@@ -128,12 +140,10 @@ export class EventLog {
     try {
       const gone = transaction(this.#db, () => {
         this.#move.run(this.#newest, seq, Number(this.#resumed));
-        return this.#delete.all(seq);
+        return this.#letGo(seq);
       });
-      for (const { events, bytes } of gone) {
-        this.#size.events -= Number(events);
-        this.#size.bytes -= Number(bytes);
-      }
+      this.#size.events -= gone.events;
+      this.#size.bytes -= gone.bytes;
     } catch {
       // A full disk takes not even a deletion. The rows go with the next write; until then a restart tells them again.
       this.#owesDeletion = true;
@@ -189,23 +199,42 @@ export class EventLog {
     for (const { settle } of [...this.#waiting]) settle(false);
   }
 
+  /** Within a transaction: deletes what ends at or before `seq`, and tells how much that was. What a gap stands for behind it stays. */
+  #letGo(seq: number): EventLimits {
+    const last = this.#reaching.get(seq);
+    const gone = { events: 0, bytes: 0 };
+    for (const { events, bytes } of this.#delete.all(seq)) {
+      gone.events += Number(events);
+      gone.bytes += Number(bytes);
+    }
+    const event = last === undefined ? undefined : eventOf(Number(last.seq), String(last.at), String(last.body));
+    if (event?.kind !== "gap" || event.toSeq <= seq) return gone;
+    const rest: GapRow = { kind: "gap", span: event.toSeq - seq, reason: event.reason };
+    const body = JSON.stringify(rest);
+    this.#insert.run(seq + 1, event.at, body);
+    return { ...gone, bytes: gone.bytes - body.length };
+  }
+
   #tell(): void {
     for (const { seq, settle } of [...this.#waiting]) if (seq <= this.#acked) settle(true);
   }
 }
 
-function eventOf(seq: number, at: string, text: string): DurableEvent {
+function eventOf(seq: number, written: string, text: string): DurableEvent {
+  const at = Instant.safeParse(written).data ?? new Date(0).toISOString();
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
     value = undefined;
   }
-  const gap = value as Partial<GapRow> | undefined;
-  if (gap?.kind === "gap" && Number.isInteger(gap.span)) {
-    return { seq, at, kind: "gap", fromSeq: seq, toSeq: seq + (gap.span ?? 1) - 1, reason: String(gap.reason) };
+  const row = value as Partial<GapRow> | null | undefined;
+  if (row?.kind === "gap") {
+    const { span, reason } = gapOf(seq, row);
+    return { seq, at, kind: "gap", fromSeq: seq, toSeq: seq + span - 1, reason };
   }
-  const event = DurableEvent.safeParse({ ...(value as object | undefined), seq, at });
+  // A text would be spread letter by letter.
+  const event = DurableEvent.safeParse({ ...(typeof value === "object" && value), seq, at });
   if (event.success) return event.data;
   return { seq, at, kind: "gap", fromSeq: seq, toSeq: seq, reason: "the event on the node's disk cannot be read" };
 }

@@ -34,9 +34,10 @@ export class Ledger {
     this.#last = db.prepare(
       "SELECT body FROM usage WHERE workload = ? AND generation = ? ORDER BY position DESC LIMIT 1",
     );
+    // Not "sum", which gives whole numbers that a double cannot hold, and throws for them.
     this.#sum = db.prepare(
-      `SELECT sum(body ->> 'cpuSeconds') AS cpu, sum(body ->> 'networkRxBytes') AS rx, sum(body ->> 'networkTxBytes') AS tx
-       FROM usage WHERE workload = ? AND generation = ?`,
+      `SELECT total(body ->> 'cpuSeconds') AS cpu, total(body ->> 'networkRxBytes') AS rx, total(body ->> 'networkTxBytes') AS tx
+       FROM usage WHERE workload = ? AND generation = ? AND json_valid(body)`,
     );
     this.#page = db.prepare(
       "SELECT position, body FROM usage WHERE ends > ? AND position > ? ORDER BY position LIMIT ?",

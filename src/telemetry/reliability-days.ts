@@ -19,11 +19,14 @@ const NOTICE_STEPS = [
   2700, 3600, 5400, 7200, 10_800, 14_400, 21_600, 28_800, 43_200, 64_800, 86_400,
 ];
 
+/** What happened on a day, so often; bounded far above any day, so that the sums over 30 are numbers that can be told. */
+const Times = Count.max(1_000_000_000);
+
 /** How many notices of each length there were, by the step they reached, and the shortest one to a tenth of a second. */
-const Notices = z.object({ minSeconds: Quantity, steps: z.record(z.string().regex(/^\d+(\.\d)?$/), Count) });
+const Notices = z.object({ minSeconds: Quantity, steps: z.record(z.string().regex(/^\d{1,9}(\.\d)?$/), Times) });
 type Notices = z.infer<typeof Notices>;
 
-const Ends = z.object({ succeeded: Count, failed: Count, stopped: Count, preempted: Count, lost: Count });
+const Ends = z.object({ succeeded: Times, failed: Times, stopped: Times, preempted: Times, lost: Times });
 type Ends = z.infer<typeof Ends>;
 export type End = keyof Ends;
 const PartOfDay = z.int().min(0).max(DAY_MS);

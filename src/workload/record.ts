@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { PreemptionCause, Timings, type WorkloadEvent } from "../protocol/event.ts";
+import { Count, Generation, GpuUuid, WorkloadId } from "../protocol/scalars.ts";
 import { hiding, Secret } from "../protocol/secret.ts";
 import { PortBinding, type RegistryAuth, Workload, WorkloadState } from "../protocol/workload.ts";
 
@@ -37,6 +38,10 @@ function credentialsIn(auth: Secret<RegistryAuth>): string[] {
   return "identityToken" in login ? [login.identityToken] : [login.password];
 }
 
+/** Milliseconds since the epoch, by either clock; what lies beyond the year 9999 was not written by an agent. */
+const LATEST_MS = Date.UTC(9999, 11, 31);
+const Moment = z.number().min(-LATEST_MS).max(LATEST_MS);
+
 /** Why a workload is being ended before its own end, and how. Once set it is only ever replaced by a harder one. */
 export const StopOrder = z.object({
   /** Terminal state it leads to. */
@@ -46,7 +51,7 @@ export const StopOrder = z.object({
   message: z.string().exactOptional(),
   graceSeconds: z.number().min(0),
   /** By the steady clock, in milliseconds; the kill comes no later than this, also after a restart of the agent. */
-  killAt: z.number().exactOptional(),
+  killAt: Moment.exactOptional(),
   /**
    * Set where somebody takes the GPU back: the workload was given notice and may checkpoint first. `noticeSeq` is the event
    * that told it, `noticedAt` when and `dueAt` the deadline it told, by the steady clock; `checkpointUntil` is set when the checkpoint has begun; `checkpointed`
@@ -55,10 +60,10 @@ export const StopOrder = z.object({
   preemption: z
     .object({
       cause: PreemptionCause,
-      noticeSeq: z.number().exactOptional(),
-      noticedAt: z.number().exactOptional(),
-      dueAt: z.number().exactOptional(),
-      checkpointUntil: z.number().exactOptional(),
+      noticeSeq: Count.exactOptional(),
+      noticedAt: Moment.exactOptional(),
+      dueAt: Moment.exactOptional(),
+      checkpointUntil: Moment.exactOptional(),
       checkpointed: z.boolean().exactOptional(),
     })
     .exactOptional(),
@@ -73,12 +78,12 @@ export const Notice = z.object({
   cause: PreemptionCause,
   message: z.string().exactOptional(),
   /** The event that told it. */
-  seq: z.number().exactOptional(),
-  noticedAt: z.number(),
+  seq: Count.exactOptional(),
+  noticedAt: Moment,
   /** It must be over by then; absent in a mere warning. */
-  deadlineAt: z.number().exactOptional(),
+  deadlineAt: Moment.exactOptional(),
   /** Its end begins then, so that checkpoint and grace fit before the deadline. */
-  beginAt: z.number().exactOptional(),
+  beginAt: Moment.exactOptional(),
   withdrawn: z.boolean().exactOptional(),
 });
 export type Notice = z.infer<typeof Notice>;
@@ -88,34 +93,34 @@ export type Notice = z.infer<typeof Notice>;
  * is the row on disk; a restarted agent goes on from here and from what the engine shows.
  */
 export const WorkloadRecord = z.object({
-  id: z.string(),
-  generation: z.number(),
+  id: WorkloadId,
+  generation: Generation,
   spec: StoredWorkload,
   state: WorkloadState,
   /** It came with secrets, which are not stored: before it has a container it needs its spec again after a restart. */
   hadSecrets: z.boolean(),
-  gpus: z.array(z.string()),
+  gpus: z.array(GpuUuid),
   ports: z.array(PortBinding),
   stop: StopOrder.exactOptional(),
   notice: Notice.exactOptional(),
   containerId: z.string().exactOptional(),
   imageId: z.string().exactOptional(),
   imageDigest: z.string().exactOptional(),
-  restarts: z.number(),
+  restarts: Count,
   /** `finishedAt` of the end that the last restart was counted for. */
   restartedAfter: z.string().exactOptional(),
   healthy: z.boolean().exactOptional(),
-  exitCode: z.number().exactOptional(),
+  exitCode: z.int().exactOptional(),
   oomKilled: z.boolean().exactOptional(),
   reason: z.string().exactOptional(),
   message: z.string().exactOptional(),
   timings: Timings,
   /** By the wall clock, milliseconds since the epoch. */
-  acceptedAt: z.number(),
-  startedAt: z.number().exactOptional(),
+  acceptedAt: Moment,
+  startedAt: Moment.exactOptional(),
   /** The same moment by the steady clock. */
-  startedSteady: z.number().exactOptional(),
-  finishedAt: z.number().exactOptional(),
+  startedSteady: Moment.exactOptional(),
+  finishedAt: Moment.exactOptional(),
 });
 export type WorkloadRecord = z.infer<typeof WorkloadRecord>;
 

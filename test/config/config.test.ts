@@ -379,6 +379,8 @@ it("finds the word that was meant, and none where none is near", () => {
   expect(editDistance("", "abc")).toBe(3);
   expect(nearest("scoket", ["socket", "smi"])).toBe("socket");
   expect(nearest("windows", ["socket", "smi"])).toBeUndefined();
+  // Compared letter by letter this would take minutes.
+  expect(nearest("x".repeat(5_000_000), ["socket", "smi"])).toBeUndefined();
 });
 
 it("docs/configuration.md is what the schema says", () => {
@@ -417,4 +419,10 @@ describe("network.allow", () => {
   ])("%s is none", (text) => {
     expect(networkException(text)).toBeUndefined();
   });
+});
+
+it("a word that every JavaScript object knows is no yes and no no", async () => {
+  await expect(resolveConfig({ env: { GPUNODE_PREEMPTION_CLOUD_NOTICE: "constructor" } })).rejects.toThrow(
+    'GPUNODE_PREEMPTION_CLOUD_NOTICE: "constructor": expected true or false',
+  );
 });

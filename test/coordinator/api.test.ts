@@ -1,5 +1,7 @@
+import { once } from "node:events";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { request } from "node:http";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Coordinator, startCoordinator } from "../../src/coordinator/server.ts";
@@ -231,4 +233,24 @@ it("tells all events in order, from a position on, and goes on with what comes",
   one.tell([event(3)]);
   expect((await lines(3)).at(-1)).toMatchObject({ position: 4, node: one.key.id, seq: 3 });
   await reader?.cancel();
+});
+
+it("a caller that hangs up in the middle of its request is no error of the coordinator's", async () => {
+  const errors: string[] = [];
+  const error = (_fields: object, message: string) => void errors.push(message);
+  const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error };
+  const house = await coordinator({ log });
+  const { port, host } = new URL(house.apiUrl);
+  for (const path of ["/workloads", "/nodes/a/drain"]) {
+    const socket = connect(Number(port), "127.0.0.1");
+    socket.end(`POST /api/v1${path} HTTP/1.1\r\nHost: ${host}\r\nContent-Length: 9\r\n\r\n{`);
+    socket.resume();
+    await once(socket, "close");
+  }
+  const strange = connect(Number(port), "127.0.0.1");
+  strange.end(`GET // HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+  const [answer] = (await once(strange, "data")) as [Buffer];
+  expect(answer.toString()).toMatch(/^HTTP\/1.1 404 /);
+  expect((await api(house, "GET", "/nodes")).status).toBe(200);
+  expect(errors).toEqual([]);
 });

@@ -1,4 +1,5 @@
 import { expect, it } from "vitest";
+import { ErrorFrame } from "../../src/protocol/frames.ts";
 import { advertise, agent, api, coordinator, eventually, newKey, scratch } from "./agent-side.ts";
 
 const node = (seq: number, changes: Record<string, unknown> = {}) => ({
@@ -238,4 +239,15 @@ it("tells what nodes advertised, and keeps it over a restart", async () => {
     gpus: [{ uuid: "GPU-0" }],
     problems: [{ code: "driver_mismatch" }],
   });
+});
+
+it("says what is wrong of a frame with an id that is none, in a frame of the contract", async () => {
+  const house = await coordinator();
+  const side = agent(house.url);
+  await side.start();
+  side.send({ type: "nonsense", id: null });
+  const complaint = await side.next("error");
+  expect(ErrorFrame.safeParse(complaint).error).toBeUndefined();
+  expect(complaint.message).toContain('"nonsense"');
+  await side.leave();
 });

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { StatsAnswer } from "../../src/engine/answers.ts";
+import { parseAnswer } from "../../src/engine/client.ts";
 import { explain, translate } from "../../src/engine/errors.ts";
 import { readEvent } from "../../src/engine/events.ts";
 import { deviceRequests, gpuEnvironment, recordedGpus } from "../../src/engine/gpu.ts";
@@ -48,6 +49,17 @@ describe("progress of a pull", () => {
     expect([progress.currentBytes, progress.totalBytes]).toEqual([112, 157]);
     says("b", "Downloading", 2, 50);
     expect(progress.currentBytes).toBe(109);
+  });
+
+  it("sizes that are none change nothing, and what is told stays a whole number", () => {
+    const progress = new PullProgress();
+    const downloads = (id: string, current: number, total: number) =>
+      progress.take({ id, status: "Downloading", progressDetail: { current, total } });
+    downloads("a", 5, 10);
+    for (const size of [-1, 0.5, 1e18, 2 ** 53]) downloads("a", size, size);
+    expect([progress.currentBytes, progress.totalBytes]).toEqual([5, 10]);
+    for (const id of ["b", "c"]) downloads(id, Number.MAX_SAFE_INTEGER, 1);
+    expect(progress.totalBytes).toBe(Number.MAX_SAFE_INTEGER);
   });
 
   it("repetition is no movement, bytes and new words are", () => {
@@ -100,6 +112,24 @@ describe("usage", () => {
     const before = { cpuSeconds: 9, atMs: Date.parse("2026-01-01T00:00:08Z") };
     expect(usageOf(answer({ usage: 1 }, 1e9, "2026-01-01T00:00:10Z"), before, host)).not.toHaveProperty("cpuPercent");
     expect(usageOf(answer({}, 0, "0001-01-01T00:00:00Z"), before, host)).toBeUndefined();
+  });
+});
+
+it("usage that no container can have is not the engine's", () => {
+  const stats = (cpu: number, rx_bytes: number, usage = 1) => ({
+    read: "2026-01-01T00:00:10Z",
+    cpu_stats: { cpu_usage: { total_usage: cpu } },
+    memory_stats: { usage },
+    networks: { a: { rx_bytes, tx_bytes: 0 }, b: { rx_bytes, tx_bytes: 0 } },
+  });
+  for (const wrong of [stats(-1, 0), stats(0, -1), stats(0, 0.5), stats(0, 0, -1)]) {
+    expect(StatsAnswer.safeParse(wrong).success).toBe(false);
+  }
+  // 200 days of CPU in nanoseconds are beyond 2^53.
+  const many = StatsAnswer.parse(stats(200 * 86_400e9, Number.MAX_SAFE_INTEGER));
+  expect(usageOf(many, undefined, 2 ** 40)).toMatchObject({
+    cpuSeconds: 200 * 86_400,
+    networkRxBytes: Number.MAX_SAFE_INTEGER,
   });
 });
 
@@ -222,6 +252,24 @@ describe("the engine's errors", () => {
     expect(error.message).toBe('could not pull x: strange thing at "https://cdn.example/blob?…": 418');
   });
 
+  it("that say the engine is not ready show no signed address either, and are not told at any length", () => {
+    const words = `https://cdn.example/layer?X-Amz-Signature=secret ${"x".repeat(5000)}`;
+    const error = translate(Object.assign(new Error(words), { statusCode: 503 }), "pull", { socketPath: "/s" });
+    expect(error.message).not.toContain("secret");
+    expect(error.message.length).toBeLessThan(600);
+  });
+
+  it.each([
+    `no matching manifest for ${"x".repeat(5000)}`,
+    `unresolvable CDI devices ${"x".repeat(5000)}`,
+    `nvidia-container-cli: device error: ${"x".repeat(5000)}: unknown device`,
+    "no matching manifest for https://cdn.example/layer?X-Amz-Signature=secret",
+  ])("that quote the engine quote no more than a person reads, and no secrets", (words) => {
+    const { message } = explain(words, "pull");
+    expect(message.length).toBeLessThan(1200);
+    expect(message).not.toContain("secret");
+  });
+
   it("of the connection say what to do; a mistake of ours stays one", () => {
     const options = { socketPath: "/run/docker.sock" };
     const denied = translate(Object.assign(new Error("connect"), { code: "EACCES" }), "list", options);
@@ -230,6 +278,11 @@ describe("the engine's errors", () => {
     const ours = new TypeError("x is not a function");
     expect(translate(ours, "list", options)).toBe(ours);
   });
+});
+
+it("an answer that is not the engine's is told in bounds, whatever its keys are", () => {
+  const answer = { read: "", cpu_stats: { cpu_usage: {} }, memory_stats: {}, networks: { ["x".repeat(100_000)]: 1 } };
+  expect(() => parseAnswer(StatsAnswer, answer, "usage")).toThrow(/^the engine's answer about usage is not .{20,400}$/);
 });
 
 it("events are read for their container, and nothing else is", () => {

@@ -57,6 +57,15 @@ describe("a file of lines", () => {
     await expect.poll(texts).toEqual(["one", "two", "three"]);
   });
 
+  it("keeps characters whole that lie across two blocks", async () => {
+    const path = join(scratch(), "kern.log");
+    const lines = Array.from({ length: 40 }, (_, at) => `${at}${"é🜁".repeat(1500)}`);
+    writeFileSync(path, lines.map((line) => `${line}\n`).join(""));
+    const { texts } = follow(path);
+    await expect.poll(() => texts().length).toBe(lines.length);
+    expect(texts()).toEqual(lines);
+  });
+
   it("that is cut short is read again", async () => {
     const path = join(scratch(), "kern.log");
     writeFileSync(path, "a long first line\n");

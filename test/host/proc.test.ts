@@ -97,3 +97,12 @@ describe("/proc/net/dev", () => {
     expect(parseNetDev("eth0: 5 5 0\neth1: 1 0 0 0 0 0 0 0 2 0 0 0 0 0 0 0\n")).toEqual({ rxBytes: 1, txBytes: 2 });
   });
 });
+
+it("counters that no machine comes to are mangled ones", () => {
+  const huge = "99999999999999999999";
+  expect(parseMeminfo(`MemTotal:       ${huge} kB\n`)).toBeUndefined();
+  expect(parseNetDev(`eth0: ${huge} 0 0 0 0 0 0 0 2 0 0 0 0 0 0 0\n`)).toEqual({ rxBytes: 0, txBytes: 0 });
+  const most = String(Number.MAX_SAFE_INTEGER);
+  const line = (name: string) => `${name}: ${most} 0 0 0 0 0 0 0 2 0 0 0 0 0 0 0\n`;
+  expect(parseNetDev(line("eth0") + line("eth1"))).toBeUndefined();
+});

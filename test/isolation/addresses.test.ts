@@ -82,3 +82,9 @@ it("a bridge's name fits the kernel, is found again, and is nobody else's", () =
   expect(bridgeOf("node", "gpunode-w-1")).toBe(name);
   expect(new Set([name, bridgeOf("node", "gpunode-w-2"), bridgeOf("other", "gpunode-w-1")]).size).toBe(3);
 });
+
+it("a line of the routes that cannot be one is left out, and the others are read", () => {
+  const zeros = "0".repeat(32);
+  const line = (length: string) => `20010db8000000000000000000000000 ${length} ${zeros} 00 ${zeros} 0 0 0 0 eth0`;
+  expect(ipv6Routes([line("100"), line("xy"), line("40")].join("\n"))).toEqual([cidr("2001:db8::/64")]);
+});

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { DurableEvent } from "../../src/protocol/event.ts";
 import { eventually, fakeCoordinator, linkState, nodeEvents, scratch, startAgent } from "./harness.ts";
 
 describe("handshake", () => {
@@ -116,6 +117,21 @@ describe("handshake", () => {
     await linkState(side, "connected");
     await new Promise((resolve) => setTimeout(resolve, 250));
     expect(side.link.status().state).toBe("connected");
+  });
+
+  it("takes no welcome that would leave its events no numbers", async () => {
+    const coordinator = await fakeCoordinator();
+    const side = startAgent({ url: coordinator.url, events: nodeEvents(2) });
+    const first = await coordinator.next();
+    first.challenge();
+    await first.next("hello");
+    first.welcome({ acked: Number.MAX_SAFE_INTEGER - 1 });
+    expect(await first.end()).toMatchObject({ code: 4400, reason: expect.stringContaining("acked") });
+    expect([side.store.oldest, side.store.newest]).toEqual([1, 2]);
+    const second = await coordinator.next();
+    await second.start({ acked: 2 ** 52 });
+    const [event] = await second.events(2 ** 52 + 2);
+    expect(DurableEvent.safeParse(event).success).toBe(true);
   });
 
   const welcome = {

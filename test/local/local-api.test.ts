@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { type IncomingMessage, request } from "node:http";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -226,3 +227,16 @@ async function otherDaemon(socketPath: string): Promise<ChildProcess> {
   await once(child.stdout, "data");
   return child;
 }
+
+it.each([
+  ["//", 404, "not_found"],
+  ["/v1/workloads/%zz/logs", 400, "bad_message"],
+  ["*", 404, "not_found"],
+])("answers a request for %s in words, and goes on", async (path, status, code) => {
+  const { socketPath, client } = await api();
+  const sent = request({ socketPath, path, method: "GET" }).end();
+  const [response] = (await once(sent, "response")) as [IncomingMessage];
+  const body = JSON.parse(Buffer.concat(await all(response as AsyncIterable<Buffer>)).toString());
+  expect([response.statusCode, body.error.code]).toEqual([status, code]);
+  expect(await client.status()).toEqual(exampleSnapshot());
+});

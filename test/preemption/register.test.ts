@@ -189,3 +189,12 @@ it("what the disk refuses is done when it takes it again", { timeout: 10_000 }, 
   refuses = false;
   expect(await ids.promise).toEqual(["a"]);
 });
+
+it("tells no end of a hold that lies beyond what a date can say", () => {
+  const { register } = stage([]);
+  register.raise("owner", [
+    { message: "m", work: "leave", untilAt: Number.MAX_SAFE_INTEGER },
+    { message: "n", work: "leave", untilAt: 1e300 },
+  ]);
+  expect(register.holds().map(({ until }) => until)).toEqual([undefined, undefined]);
+});

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { Assign, ErrorFrame } from "../../src/protocol/frames.ts";
 import { MAX_FRAME_BYTES } from "../../src/protocol/limits.ts";
 import { check, parseFrame } from "../../src/protocol/parse.ts";
 import { Workload } from "../../src/protocol/workload.ts";
@@ -61,5 +62,29 @@ describe("check", () => {
     const many = check(Workload, { id: 1, generation: "x", image: 2, priority: "high", preemptible: 3 }, "workload");
     if (parsed.ok || many.ok) throw new Error("it must not fit");
     expect(many.problem.message).toMatch(/; and 2 more$/);
+  });
+});
+
+describe("what a peer makes of a complaint", () => {
+  const complaint = (text: string) => {
+    const frame = parseFrame(text);
+    const parsed = frame.ok ? check(Assign, frame.value, "assign", frame.value.id) : frame;
+    if (parsed.ok) throw new Error("it must not fit");
+    return { type: "error", ...parsed.problem };
+  };
+
+  it.each([null, 5, "", "x".repeat(129), ["a"], {}])("names no id that is none: %j", (id) => {
+    const frame = complaint(JSON.stringify({ type: "assign", id }));
+    expect(frame).not.toHaveProperty("ref");
+    expect(ErrorFrame.safeParse(frame).success).toBe(true);
+  });
+
+  it("fits into a frame, however long the names are that the peer chose", () => {
+    const env = { [`${"=".repeat(400_000)}`]: "", [`=${"a".repeat(400_000)}`]: "" };
+    const frame = complaint(
+      JSON.stringify({ type: "assign", id: "c", workload: { id: "w", generation: 1, image: "x", env } }),
+    );
+    expect(frame.message).toContain("workload.env");
+    expect(frame.message.length).toBeLessThan(1500);
   });
 });

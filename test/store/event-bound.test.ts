@@ -2,8 +2,9 @@ import { generateKeyPairSync, sign } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { describe, expect, it, onTestFinished } from "vitest";
-import type { DurableEvent, EventBody, UsageEvent } from "../../src/protocol/event.ts";
+import { DurableEvent, type EventBody, type UsageEvent } from "../../src/protocol/event.ts";
 import { type ChainLink, chainProblem, foldUsage, signUsage, verifyUsage } from "../../src/protocol/usage.ts";
 import { openStore, type Store } from "../../src/store/store.ts";
 
@@ -150,5 +151,55 @@ describe("a log that no coordinator takes", () => {
     const records = events.flatMap((event) => (event.kind === "usage" ? [event] : []));
     const lastSent = sent.at(-1) as UsageEvent & { seq: number };
     expect(records.filter(({ seq }) => seq > lastSent.seq)[0]?.from).toBe(lastSent.to);
+  });
+});
+
+it("an ack in the middle of a gap leaves the rest of it", async () => {
+  const dir = scratch();
+  const store = open({ events: 10 }, dir);
+  for (let n = 0; n < 12; n += 1) store.append([{ kind: "node", state: "started" }]);
+  const [gap] = store.after(0, 1, 1e6);
+  if (gap?.kind !== "gap" || gap.toSeq < 2) throw new Error("there is no gap of several events");
+  store.acked(1);
+  expect(store.after(1, 1, 1e6)).toMatchObject([
+    { seq: 2, kind: "gap", fromSeq: 2, toSeq: gap.toSeq, reason: gap.reason },
+  ]);
+  await store[Symbol.asyncDispose]();
+  expect(open({}, dir).oldest).toBe(2);
+});
+
+describe("rows that a damaged disk has left", () => {
+  const rows = [
+    "{half a row",
+    "null",
+    '{"kind":"gap","span":1e18,"reason":"r"}',
+    '{"kind":"gap","span":0,"reason":{"toString":1}}',
+    '{"kind":"gap","span":"many"}',
+  ];
+
+  it.each(rows)("%s is told as one gap, and does not keep the log from making room", async (body) => {
+    const dir = scratch();
+    const before = open({}, dir);
+    before.append([
+      { kind: "node", state: "started" },
+      { kind: "node", state: "started" },
+    ]);
+    await before[Symbol.asyncDispose]();
+    const db = new DatabaseSync(join(dir, "state.db"));
+    db.prepare("UPDATE events SET body = ?, at = 'x' WHERE seq = 1").run(body);
+    db.close();
+    const store = open({ events: 2 }, dir);
+    expect(store.after(0, 10, 1e6)).toMatchObject([
+      { seq: 1, kind: "gap", fromSeq: 1, toSeq: 1, at: "1970-01-01T00:00:00.000Z" },
+      { seq: 2, kind: "node" },
+    ]);
+    for (let n = 0; n < 5; n += 1) store.append([{ kind: "node", state: "draining" }]);
+    let next = 1;
+    for (const event of store.after(0, 100, 1e6)) {
+      expect(DurableEvent.safeParse(event).success, JSON.stringify(event)).toBe(true);
+      expect(event.seq).toBe(next);
+      next = event.kind === "gap" ? event.toSeq + 1 : event.seq + 1;
+    }
+    expect(next).toBe(store.newest + 1);
   });
 });

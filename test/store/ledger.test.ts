@@ -83,3 +83,21 @@ it("comes to a database of the version before", async () => {
   store.append([usage(0)]);
   expect(store.ledger.last("w", 1)).toEqual(usage(0));
 });
+
+it("sums what is no more than a whole number can hold, and passes rows over that a damaged disk has left", async () => {
+  const dir = scratch();
+  const store = open(dir);
+  store.append([
+    usage(0, { networkRxBytes: Number.MAX_SAFE_INTEGER }),
+    usage(1, { networkRxBytes: Number.MAX_SAFE_INTEGER }),
+    usage(2),
+  ]);
+  await store[Symbol.asyncDispose]();
+  const db = new DatabaseSync(join(dir, "state.db"));
+  db.exec("UPDATE usage SET body = '{half' WHERE position = 3");
+  db.close();
+  const { ledger } = open(dir);
+  expect(ledger.sum("w", 1)).toMatchObject({ cpuSeconds: 3, networkRxBytes: 2 * Number.MAX_SAFE_INTEGER });
+  expect(ledger.last("w", 1)).toBeUndefined();
+  expect([...ledger.since(0)]).toHaveLength(3);
+});

@@ -348,6 +348,14 @@ describe("a memory that is damaged", () => {
       () => JSON.stringify({ ...good(), days: [{ ...good().days[0], upMs: 1e9 }] }),
     ],
     ["with negative counts", () => JSON.stringify({ ...good(), days: [{ ...good().days[0], ends: { lost: -1 } }] })],
+    [
+      "with more ends than can be summed up",
+      () => {
+        const [day] = good().days;
+        const ends = { ...day.ends, lost: Number.MAX_SAFE_INTEGER };
+        return JSON.stringify({ ...good(), days: [{ ...day, ends }] });
+      },
+    ],
     ["of a time that no date can have", () => JSON.stringify({ ...good(), at: Number.MAX_SAFE_INTEGER })],
     ["that begins after its end", () => JSON.stringify({ ...good(), since: 8e15 })],
   ])("%s begins anew and is logged", (_name, text) => {

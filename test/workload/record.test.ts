@@ -143,3 +143,14 @@ describe("the container of a record", () => {
     for (const name of volumes(input)) expect(name).toMatch(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}$/);
   });
 });
+
+it.each([
+  ["a time that no date can be", { acceptedAt: 9e15 }],
+  ["a deadline that no date can be", { notice: { cause: "owner", noticedAt: 1, deadlineAt: 1e300 } }],
+  ["a generation below zero", { generation: -1 }],
+  ["half an exit code", { exitCode: 0.5 }],
+])("a record with %s is none", (_what, changes) => {
+  const record = recordOf({});
+  expect(WorkloadRecord.safeParse(record).success).toBe(true);
+  expect(WorkloadRecord.safeParse({ ...record, ...changes }).success).toBe(false);
+});

@@ -1,10 +1,11 @@
 import type { Gpu, GpuTelemetry, MigInstance } from "../../protocol/gpu.ts";
 import { capabilityOfName, computeCapabilities } from "./compute-capability.ts";
+import { leadingCount, leadingFigure } from "./figures.ts";
 import { healthOf } from "./health.ts";
 import { tensorCoresOf } from "./precision.ts";
 import type { Smi, SmiProblem } from "./runner.ts";
 import { readTopology } from "./topology.ts";
-import { absentValue, readSmiXml, type SmiDocument, type SmiGpu } from "./xml.ts";
+import { absentValue, readSmiXml, type SmiDocument, type SmiGpu, uuidValue } from "./xml.ts";
 import { migUuid, sampleOf } from "./xml-sample.ts";
 
 /** A process on a GPU as nvidia-smi tells it. */
@@ -71,7 +72,7 @@ export async function readInventory(
     return problem.code === "no_devices" ? nothing : { ...nothing, failed: problem };
   }
   const document = readSmiXml(result.stdout);
-  const uuids = document.gpus.map(({ values }) => absentValue(values.get("uuid")));
+  const uuids = document.gpus.map(({ values }) => uuidValue(values.get("uuid")));
   const of = JSON.stringify([document.driverVersion, uuids]);
   if (memory.of !== of) {
     delete memory.capabilities;
@@ -107,7 +108,7 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
   const raw = new Map<string, ReadonlyMap<string, string>>();
   const processes = new Map<string, SmiProcess[]>();
   const links = readTopology(beside.topology);
-  const uuidOf = ({ index, values }: SmiGpu) => absentValue(values.get("uuid")) ?? listed[index]?.uuid;
+  const uuidOf = ({ index, values }: SmiGpu) => uuidValue(values.get("uuid")) ?? listed[index]?.uuid;
   const uuids = new Map(document.gpus.map((smiGpu) => [smiGpu.index, uuidOf(smiGpu)]));
   for (const smiGpu of document.gpus) {
     const { index } = smiGpu;
@@ -116,6 +117,13 @@ export function inventoryOf(document: SmiDocument, beside: Beside): Inventory {
       problems.push({
         code: "gpu_lost",
         message: `GPU ${index} at ${smiGpu.id} tells no UUID: power-cycle the machine`,
+      });
+      continue;
+    }
+    if (processes.has(uuid)) {
+      problems.push({
+        code: "unreadable",
+        message: `GPU ${index} at ${smiGpu.id} tells the UUID of another, ${uuid}: it is not lent`,
       });
       continue;
     }
@@ -186,15 +194,15 @@ function gpuOf(smiGpu: SmiGpu, { index, uuid, capability, mig }: Known): Gpu {
   const name = value("product_name") ?? "unknown NVIDIA GPU";
   const computeCapability = capability ?? capabilityOfName(name);
   const tensorCores = tensorCoresOf(computeCapability, name);
-  const vramMiB = leadingNumber(value("fb_memory_usage/total") ?? value("memory_usage/total"));
+  const vramMiB = leadingCount(value("fb_memory_usage/total") ?? value("memory_usage/total"));
   const health = healthOf(smiGpu);
-  const powerLimitWatts = firstNumber(value, POWER_LIMIT_PATHS);
+  const powerLimitWatts = firstFigure(value, POWER_LIMIT_PATHS);
   const busId = value("pci/pci_bus_id") ?? smiGpu.id;
   const link = {
-    linkGeneration: leadingNumber(value("pci/pci_gpu_link_info/pcie_gen/current_link_gen")),
-    linkGenerationMax: leadingNumber(value("pci/pci_gpu_link_info/pcie_gen/max_link_gen")),
-    linkWidth: leadingNumber(value("pci/pci_gpu_link_info/link_widths/current_link_width")),
-    linkWidthMax: leadingNumber(value("pci/pci_gpu_link_info/link_widths/max_link_width")),
+    linkGeneration: leadingCount(value("pci/pci_gpu_link_info/pcie_gen/current_link_gen")),
+    linkGenerationMax: leadingCount(value("pci/pci_gpu_link_info/pcie_gen/max_link_gen")),
+    linkWidth: leadingCount(value("pci/pci_gpu_link_info/link_widths/current_link_width")),
+    linkWidthMax: leadingCount(value("pci/pci_gpu_link_info/link_widths/max_link_width")),
   };
   return {
     index,
@@ -210,9 +218,9 @@ function gpuOf(smiGpu: SmiGpu, { index, uuid, capability, mig }: Known): Gpu {
       tensorCores,
       vbiosVersion: value("vbios_version"),
       powerLimitWatts,
-      powerLimitDefaultWatts: firstNumber(value, POWER_LIMIT_DEFAULT_PATHS),
-      smClockLimitMHz: firstNumber(value, ["applications_clocks/sm_clock", "applications_clocks/graphics_clock"]),
-      smClockMaxMHz: firstNumber(value, ["max_clocks/sm_clock", "max_clocks/graphics_clock"]),
+      powerLimitDefaultWatts: firstFigure(value, POWER_LIMIT_DEFAULT_PATHS),
+      smClockLimitMHz: firstCount(value, ["applications_clocks/sm_clock", "applications_clocks/graphics_clock"]),
+      smClockMaxMHz: firstCount(value, ["max_clocks/sm_clock", "max_clocks/graphics_clock"]),
       eccEnabled: enabled(value("ecc_mode/current_ecc")),
       persistenceMode: enabled(value("persistence_mode")),
       displayActive: enabled(value("display_active")),
@@ -237,12 +245,17 @@ const POWER_LIMIT_PATHS = [
 /** The limit the board comes with. */
 const POWER_LIMIT_DEFAULT_PATHS = ["gpu_power_readings/default_power_limit", "power_readings/default_power_limit"];
 
-function firstNumber(value: (path: string) => string | undefined, paths: readonly string[]): number | undefined {
+function firstFigure(value: (path: string) => string | undefined, paths: readonly string[]): number | undefined {
   for (const path of paths) {
-    const number = leadingNumber(value(path));
+    const number = leadingFigure(value(path));
     if (number !== undefined) return number;
   }
   return undefined;
+}
+
+function firstCount(value: (path: string) => string | undefined, paths: readonly string[]): number | undefined {
+  const number = firstFigure(value, paths);
+  return number === undefined ? undefined : Math.round(number);
 }
 
 function migOf({ values, migDevices }: SmiGpu, listed: Known["mig"]): Gpu["mig"] {
@@ -250,9 +263,9 @@ function migOf({ values, migDevices }: SmiGpu, listed: Known["mig"]): Gpu["mig"]
   if (mode !== "Enabled" && mode !== "Disabled") return undefined;
   const instances: MigInstance[] = migDevices.flatMap((device, position) => {
     const entry = listed[position];
-    const vramMiB = leadingNumber(absentValue(device.get("fb_memory_usage/total")));
-    const gpuInstanceId = leadingNumber(device.get("gpu_instance_id"));
-    const computeInstanceId = leadingNumber(device.get("compute_instance_id"));
+    const vramMiB = leadingCount(absentValue(device.get("fb_memory_usage/total")));
+    const gpuInstanceId = leadingCount(device.get("gpu_instance_id"));
+    const computeInstanceId = leadingCount(device.get("compute_instance_id"));
     // The XML of no driver tells the UUID or the profile; an instance that `-L` does not list cannot be given to anybody.
     if (entry === undefined || gpuInstanceId === undefined || computeInstanceId === undefined) return [];
     return [{ ...entry, vramMiB: vramMiB ?? 0, gpuInstanceId, computeInstanceId }];
@@ -264,18 +277,20 @@ function migOf({ values, migDevices }: SmiGpu, listed: Known["mig"]): Gpu["mig"]
 function readListing(text: string): { uuid?: string; mig: { profile: string; uuid: string }[] }[] {
   const gpus: { uuid?: string; mig: { profile: string; uuid: string }[] }[] = [];
   for (const line of text.split("\n")) {
-    const [, index, uuid] = /^GPU (\d+): .*\(UUID: (GPU-[^)]+)\)/.exec(line) ?? [];
+    const [, index, told] = /^GPU (\d+): .*\(UUID: (GPU-[^)]+)\)/.exec(line) ?? [];
+    const uuid = uuidValue(told);
     if (index !== undefined && uuid !== undefined && Number(index) < 1024) gpus[Number(index)] = { uuid, mig: [] };
     const [, profile, mig] = /^\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)/.exec(line) ?? [];
-    if (profile !== undefined && mig !== undefined) gpus.at(-1)?.mig.push({ profile, uuid: mig });
+    const instance = uuidValue(mig);
+    if (profile !== undefined && instance !== undefined) gpus.at(-1)?.mig.push({ profile, uuid: instance });
   }
   return gpus;
 }
 
 function processOf(values: ReadonlyMap<string, string>, instances: readonly MigInstance[]): SmiProcess[] {
-  const pid = leadingNumber(values.get("pid"));
+  const pid = leadingCount(values.get("pid"));
   if (pid === undefined) return [];
-  const vramUsedMiB = leadingNumber(absentValue(values.get("used_memory")));
+  const vramUsedMiB = leadingCount(absentValue(values.get("used_memory")));
   const type = PROCESS_TYPES.get(values.get("type") ?? "");
   const mig = migUuid(values, instances);
   return [
@@ -297,12 +312,6 @@ const PROCESS_TYPES: ReadonlyMap<string, NonNullable<SmiProcess["type"]>> = new 
   ["M+C", "C"],
   ["M+C+G", "C+G"],
 ]);
-
-/** "81559 MiB" → 81559, "16x" → 16. */
-function leadingNumber(text: string | undefined): number | undefined {
-  const match = /^\s*(\d+(?:\.\d+)?)/.exec(text ?? "");
-  return match === null ? undefined : Number(match[1]);
-}
 
 function enabled(text: string | undefined): boolean | undefined {
   return text === "Enabled" ? true : text === "Disabled" ? false : undefined;

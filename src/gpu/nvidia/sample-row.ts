@@ -1,6 +1,7 @@
 import type { GpuTelemetry } from "../../protocol/gpu.ts";
 import type { Field } from "./fields.ts";
-import { absentValue, saysLost } from "./xml.ts";
+import { leadingFigure } from "./figures.ts";
+import { absentValue, saysLost, uuidValue } from "./xml.ts";
 
 /** Bits of `clocks_throttle_reasons.active` (NVML, nvmlClocksEventReasons in nvml.h). */
 export const THROTTLE_REASONS: readonly (readonly [number, string])[] = [
@@ -27,7 +28,7 @@ export function readRow(line: string, fields: readonly Field[]): Row | undefined
     const position = fields.indexOf(field);
     return position < 0 ? undefined : absentValue(cells[position]);
   };
-  const uuid = value("uuid");
+  const uuid = uuidValue(value("uuid"));
   if (uuid === undefined || !uuid.startsWith("GPU-")) return undefined;
   const sample: GpuTelemetry = { uuid };
   const put = (key: NumericKey, number: number | undefined) => {
@@ -59,9 +60,9 @@ type NumericKey = {
   [K in keyof GpuTelemetry]-?: Exclude<GpuTelemetry[K], undefined> extends number ? K : never;
 }[keyof GpuTelemetry];
 
+/** With `nounits` a cell is its number and nothing else. */
 function decimal(text: string | undefined): number | undefined {
-  const number = text === undefined || text === "" ? Number.NaN : Number(text);
-  return Number.isFinite(number) && number >= 0 ? number : undefined;
+  return text !== undefined && /^[\d.]+$/.test(text) ? leadingFigure(text) : undefined;
 }
 
 function whole(text: string | undefined): number | undefined {

@@ -1,4 +1,5 @@
 import type { GpuTelemetry } from "../../protocol/gpu.ts";
+import { leadingFigure } from "./figures.ts";
 import { THROTTLE_REASONS } from "./sample-row.ts";
 import { absentValue, type SmiGpu, saysLost } from "./xml.ts";
 
@@ -22,15 +23,16 @@ export function sampleOf(gpu: SmiGpu, uuid: string, instances: readonly MigIds[]
     }
     return undefined;
   };
+  const whole = (...paths: readonly string[]) => rounded(first(...paths));
   const sample: GpuTelemetry = { uuid };
   const put = (key: FigureKey, value: number | undefined, most = Number.POSITIVE_INFINITY) => {
     if (value !== undefined) sample[key] = Math.min(most, value);
   };
   put("utilizationPercent", first("utilization/gpu_util"), 100);
   put("memoryUtilizationPercent", first("utilization/memory_util"), 100);
-  put("vramUsedMiB", first("fb_memory_usage/used", "memory_usage/used"));
-  put("vramTotalMiB", first("fb_memory_usage/total", "memory_usage/total"));
-  put("vramReservedMiB", first("fb_memory_usage/reserved"));
+  put("vramUsedMiB", whole("fb_memory_usage/used", "memory_usage/used"));
+  put("vramTotalMiB", whole("fb_memory_usage/total", "memory_usage/total"));
+  put("vramReservedMiB", whole("fb_memory_usage/reserved"));
   put(
     "powerWatts",
     first(
@@ -43,11 +45,11 @@ export function sampleOf(gpu: SmiGpu, uuid: string, instances: readonly MigIds[]
   put("temperatureCelsius", first("temperature/gpu_temp"));
   put("memoryTemperatureCelsius", first("temperature/memory_temp"));
   put("fanPercent", first("fan_speed"), 100);
-  put("smClockMHz", first("clocks/sm_clock"));
-  put("memoryClockMHz", first("clocks/mem_clock"));
+  put("smClockMHz", whole("clocks/sm_clock"));
+  put("memoryClockMHz", whole("clocks/mem_clock"));
   put("encoderPercent", first("utilization/encoder_util"), 100);
   put("decoderPercent", first("utilization/decoder_util"), 100);
-  put("eccUncorrected", eccUncorrected(first));
+  put("eccUncorrected", eccUncorrected(whole));
   const reasons = throttleReasons(gpu.values);
   if (reasons !== undefined) sample.throttleReasons = reasons;
   const mig = migMemory(gpu, instances);
@@ -68,8 +70,8 @@ type FigureKey = {
 }[keyof GpuTelemetry];
 
 /** Volatile, over all memories: one total up to Volta's drivers, the sum of SRAM's and DRAM's in later ones. */
-function eccUncorrected(first: (...paths: readonly string[]) => number | undefined): number | undefined {
-  const at = (name: string) => first(`ecc_errors/volatile/${name}`);
+function eccUncorrected(whole: (...paths: readonly string[]) => number | undefined): number | undefined {
+  const at = (name: string) => whole(`ecc_errors/volatile/${name}`);
   const total = at("double_bit/total");
   if (total !== undefined) return total;
   const parts = ["sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable"];
@@ -91,8 +93,8 @@ function migMemory({ migDevices }: SmiGpu, instances: readonly MigIds[]): NonNul
   return migDevices.flatMap((device) => {
     const uuid = migUuid(device, instances);
     if (uuid === undefined) return [];
-    const used = amount(device.get("fb_memory_usage/used"));
-    const total = amount(device.get("fb_memory_usage/total"));
+    const used = rounded(amount(device.get("fb_memory_usage/used")));
+    const total = rounded(amount(device.get("fb_memory_usage/total")));
     return [
       { uuid, ...(used !== undefined && { vramUsedMiB: used }), ...(total !== undefined && { vramTotalMiB: total }) },
     ];
@@ -108,8 +110,11 @@ export function migUuid(part: ReadonlyMap<string, string>, instances: readonly M
   )?.uuid;
 }
 
+function rounded(value: number | undefined): number | undefined {
+  return value === undefined ? undefined : Math.round(value);
+}
+
 /** "81559 MiB" → 81559; undefined where it is no amount. */
 function amount(text: string | undefined): number | undefined {
-  const match = /^\s*(\d+(?:\.\d+)?)/.exec(absentValue(text) ?? "");
-  return match === null ? undefined : Number(match[1]);
+  return leadingFigure(absentValue(text));
 }

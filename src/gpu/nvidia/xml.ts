@@ -150,6 +150,15 @@ export function absentValue(value: string | undefined): string | undefined {
   return value === undefined || value === "" || ABSENT.test(value) ? undefined : value;
 }
 
+/** Longer than any UUID the wire has room for (`GpuUuid`): what is longer is none. */
+const UUID_MAX = 120;
+
+/** The value as the UUID of a GPU or MIG instance, or undefined where it is none. */
+export function uuidValue(value: string | undefined): string | undefined {
+  const uuid = absentValue(value);
+  return uuid === undefined || uuid.length > UUID_MAX ? undefined : uuid;
+}
+
 /** True where a value says that the GPU has fallen off the bus. */
 export function saysLost(value: string): boolean {
   return /^\[?GPU is lost\]?$/i.test(value);

@@ -176,6 +176,24 @@ describe("what a document leaves out", () => {
     });
   });
 
+  it("figures that a broken driver prints leave what is told a GPU of the wire", () => {
+    const text = `<nvidia_smi_log><gpu id="1"><uuid>GPU-1</uuid><fb_memory_usage><total>24564.5 MiB</total><used>1e9 MiB</used><reserved>99999999999999999999 MiB</reserved></fb_memory_usage><pci><pci_gpu_link_info><pcie_gen><max_link_gen>4.5</max_link_gen><current_link_gen>99999999999999999999</current_link_gen></pcie_gen></pci_gpu_link_info></pci><clocks><sm_clock>300.4 MHz</sm_clock></clocks><processes><process_info><pid>99999999999999999999</pid></process_info></processes></gpu></nvidia_smi_log>`;
+    const { gpus, samples, processes } = read(text);
+    expect(gpus).toMatchObject([{ uuid: "GPU-1", vramMiB: 24_565, pci: { linkGenerationMax: 5 } }]);
+    expect(gpus.map((gpu) => Gpu.safeParse(gpu).success)).toEqual([true]);
+    expect(samples).toEqual([{ uuid: "GPU-1", vramUsedMiB: 1, vramTotalMiB: 24_565, smClockMHz: 300 }]);
+    expect(processes.get("GPU-1")).toEqual([]);
+  });
+
+  it("a GPU that tells another's UUID, or one that is none, is a problem and not lent", () => {
+    const gpu = (uuid: string) => `<gpu id="${uuid.length}"><uuid>${uuid}</uuid></gpu>`;
+    const long = `GPU-${"x".repeat(200)}`;
+    const { gpus, problems } = read(`<nvidia_smi_log>${gpu("GPU-1")}${gpu("GPU-1")}${gpu(long)}</nvidia_smi_log>`);
+    expect(gpus.map(({ uuid }) => uuid)).toEqual(["GPU-1"]);
+    expect(problems.map(({ code }) => code)).toEqual(["unreadable", "gpu_lost"]);
+    expect(problems[0]?.message).toContain("tells the UUID of another");
+  });
+
   it("the driver's own compute capability comes before the name's", () => {
     const document = readSmiXml(log(gpuText("<product_name>NVIDIA L4</product_name><uuid>GPU-1</uuid>")));
     const capabilities = new Map([["GPU-1", "9.0"]]);

@@ -143,6 +143,21 @@ describe("readRow", () => {
     expect(readRow("0, GPU-1, -5, NaN, 0x", fields)).toMatchObject({ sample: { uuid: "GPU-1" } });
   });
 
+  it.each([
+    ["memory.used", "1e30"],
+    ["memory.used", "9007199254740993000"],
+    ["clocks.sm", "0x10"],
+    ["power.draw", "1.2.3"],
+    ["ecc.errors.uncorrected.volatile.total", "99999999999999999999"],
+  ] as const)("a %s of %s is no measurement", (field, cell) => {
+    const row = readRow(`GPU-1, ${cell}`, ["uuid", field]);
+    expect(row).toEqual({ kind: "sample", index: undefined, sample: { uuid: "GPU-1" } });
+  });
+
+  it("a UUID longer than the wire has room for makes no sample", () => {
+    expect(readRow(`GPU-${"x".repeat(200)}, 7`, ["uuid", "utilization.gpu"])).toBeUndefined();
+  });
+
   it("a GPU that is lost leaves its place", () => {
     expect(readRow("2, GPU-1, [GPU is lost], 1.0, [GPU is lost]", fields)).toEqual({ kind: "lost" });
     expect(readRow(Array(5).fill("[GPU is lost]").join(", "), fields)).toEqual({ kind: "lost" });
@@ -159,6 +174,11 @@ describe("readRow", () => {
 });
 
 describe("readTopology", () => {
+  it("numbers that no machine has are no links of that number", () => {
+    const links = readTopology("\tGPU0\tGPU1\tGPU99999999999999999999\nGPU0\t X \tNV99999999999999999999\tNV4\n");
+    expect(links.get(0)).toEqual([{ index: 1, kind: "pcie" }]);
+  });
+
   it("passes network cards over and knows both kinds of link", () => {
     const text = [
       "\t\x1b[4mGPU0\tGPU1\tNIC0\tCPU Affinity\x1b[0m",
