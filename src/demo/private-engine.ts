@@ -54,6 +54,8 @@ export interface PrivateEngineOptions {
   readonly liveRestore?: boolean;
   /** Further keys of dockerd's own configuration file. */
   readonly daemonConfig?: Readonly<Record<string, unknown>>;
+  /** Program and arguments that dockerd is started through; it has to become dockerd, as `unshare` does. */
+  readonly through?: readonly string[];
   readonly signal?: AbortSignal;
 }
 
@@ -108,7 +110,7 @@ export async function startPrivateEngine(options: PrivateEngineOptions): Promise
     created.state = await claimBridge(dir, created.runDir, env);
     await writeFile(join(dir, "daemon.json"), JSON.stringify(daemonConfig(created.state, options)));
     const path = options.gpuHook ? [await writeGpuHook(dir), env.PATH].join(delimiter) : env.PATH;
-    const daemon = daemonOf(created.state, { ...programs, env: { ...env, PATH: path ?? "" } });
+    const daemon = daemonOf(created.state, { ...programs, env: { ...env, PATH: path ?? "" } }, options.through);
     await daemon.start(options.signal);
     return engineHandle(created.state, daemon, env);
   } catch (error) {

@@ -18,6 +18,8 @@ export interface RigOptions {
   scenario?: string;
   /** Further lines of the configuration. */
   more?: string;
+  /** Another engine than the run's, without GPUs to attach. */
+  socket?: string;
   /** Further variables of the daemon. */
   env?: NodeJS.ProcessEnv;
 }
@@ -41,8 +43,8 @@ export class Rig implements AsyncDisposable {
 state_dir = "${join(this.dir, "state")}"
 run_dir = "${join(this.dir, "run")}"
 ${options.url === undefined ? "" : `coordinator = { url = "${options.url}" }`}
-docker = { socket = "${engineSocket()}" }
-nvidia = { smi = "${options.smi ?? join(root, "bin/nvidia-smi-sim.js")}", simulated = ${!engineIsPrivate} }
+docker = { socket = "${options.socket ?? engineSocket()}" }
+nvidia = { smi = "${options.smi ?? join(root, "bin/nvidia-smi-sim.js")}", simulated = ${!engineIsPrivate || options.socket !== undefined} }
 telemetry = { interval_ms = 200 }
 ${options.more ?? ""}
 `,
@@ -60,6 +62,8 @@ ${options.more ?? ""}
         ...process.env,
         GPUNODE_SIM_SCENARIO: this.#scenario,
         GPUNODE_SIM_SEED: this.dir,
+        // The tests' images name no user.
+        GPUNODE_POLICY_ALLOW_ROOT: "true",
         ...this.#env,
         ...(killAt !== undefined && { GPUNODE_TEST_KILL_AT: killAt }),
       },
