@@ -1,10 +1,12 @@
 import type { Engine, Log } from "../workload/needs.ts";
 import { engineClient } from "./client.ts";
+import { diskAccount } from "./disk-usage.ts";
 import { containerEvents } from "./events.ts";
 import { execInside } from "./exec.ts";
 import { inspectImage, listImages } from "./images.ts";
 import { engineFacts } from "./info.ts";
 import { readLogs } from "./logs.ts";
+import { makeNewCaches } from "./new-caches.ts";
 import { ownContainers } from "./own-containers.ts";
 import { createPuller } from "./pull.ts";
 import { putFile } from "./put-file.ts";
@@ -49,11 +51,14 @@ export function createDockerEngine(options: DockerEngineOptions): DockerEngine {
     pull: createPuller(client).pull,
     image: (reference) => inspectImage(client, reference),
     images: () => listImages(client),
-    create: async (spec) =>
-      await containers.create(spec, {
+    async create(spec) {
+      await makeNewCaches({ client, nodeId }, spec);
+      return await containers.create(spec, {
         hasInit: await facts.hasInit(),
+        holdsDisk: facts.mayHoldDisk(),
         simulatedGpus: options.simulatedGpus === true,
-      }),
+      });
+    },
     start: containers.start,
     async stop(id, how) {
       const own = await requireOwn(id);
@@ -80,6 +85,7 @@ export function createDockerEngine(options: DockerEngineOptions): DockerEngine {
       usage.forget(id);
       return undefined;
     },
+    diskAccount: (signal) => diskAccount(client, nodeId, signal),
     async exec(id, argv, how) {
       return await execInside({ client, log }, await containers.requireThere(id), argv, how);
     },

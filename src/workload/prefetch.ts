@@ -12,7 +12,7 @@ export async function prefetch(
   policy: Policy,
   signal: AbortSignal,
 ): Promise<void> {
-  requireImage(image, policy.images);
+  requireImage(image, policy);
   await engine.pull(image, {
     ...(registryAuth !== undefined && { auth: registryAuth }),
     noProgressMs: policy.pullNoProgressMs,

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { PreemptionCause, Timings, type WorkloadEvent } from "../protocol/event.ts";
 import { PortBinding, type RegistryAuth, Workload, WorkloadState } from "../protocol/workload.ts";
+import { Limits } from "./limits.ts";
 
 /** A workload as it may lie on disk: without the secrets it came with. */
 export const StoredWorkload = Workload.omit({ registryAuth: true, secretEnv: true });
@@ -66,6 +67,8 @@ export const WorkloadRecord = z.object({
   id: z.string(),
   generation: z.number(),
   spec: StoredWorkload,
+  /** What it is held to, as decided when it was taken in; absent in a record of an older release. */
+  limits: Limits.exactOptional(),
   state: WorkloadState,
   /** It came with secrets, which are not stored: before it has a container it needs its spec again after a restart. */
   hadSecrets: z.boolean(),

@@ -8,6 +8,7 @@ import type { Holders } from "./allocate.ts";
 import { DesiredSet } from "./desired-set.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import { silenceEnds } from "./lease.ts";
+import { type Limits, limitsOf } from "./limits.ts";
 import { type Engine, type Journal, type JournalRow, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
 import { PortBook } from "./port-range.ts";
@@ -50,6 +51,8 @@ export interface SupervisorDoors {
   held(): { node?: string; gpus: ReadonlyMap<string, string> };
   /** Why the engine can't be used; undefined where it can. */
   engineProblem(): string | undefined;
+  /** What the engine lacks that no workload may be without; undefined where it has all. */
+  engineLacks?(): string | undefined;
   diskFreeMiB(): number | undefined;
   /** When the last frame of a coordinator was read, by the steady clock; undefined while connected. */
   silentSince(): number | undefined;
@@ -192,8 +195,8 @@ export class Supervisor implements AsyncDisposable {
         );
       }
     }
-    const { gpus, victims } = admitByPriority(workload, this.#facts(workload.id), this.records());
-    const record = newRecord(workload, gpus, this.#doors.now());
+    const { gpus, limits, victims } = admitByPriority(workload, this.#facts(workload.id), this.records());
+    const record = { ...newRecord(workload, gpus, this.#doors.now()), limits };
     const replaced = this.#live(workload.id).flatMap((runner) => {
       const changed = runner.recordWith(stopOrder(runner.record, "replaced"));
       return changed === undefined ? [] : [{ runner, record: changed }];
@@ -292,6 +295,7 @@ export class Supervisor implements AsyncDisposable {
     return {
       ...this.#doors,
       gpus: (uuids) => gpus().filter((gpu) => holdsAny(gpu, uuids)),
+      limits: (record) => this.limits(record),
       gpusFree: (record, signal) => this.#gpusFree(record, signal),
       pickPorts: (record) => this.#ports.pick(record, this.#doors.policy, () => this.#others(record)),
       keepLogs: async (record, container, signal) => {
@@ -338,21 +342,31 @@ export class Supervisor implements AsyncDisposable {
     await orAborted(Promise.all(before.map((runner) => runner.ended)), signal);
   }
 
-  #facts(id: string) {
-    const { gpus, policy, host, engineProblem, diskFreeMiB } = this.#doors;
-    const problem = engineProblem();
+  /** What a workload is held to; the record of an older release does not say it. */
+  limits({ limits, spec }: WorkloadRecord): Limits {
+    return limits ?? limitsOf(spec, this.#lendable());
+  }
+
+  #lendable() {
+    const { policy, host, diskFreeMiB } = this.#doors;
     const disk = diskFreeMiB();
+    const { cpus, memoryMiB } = host;
+    return { policy, cpus, memoryMiB, ...(disk !== undefined && { diskFreeMiB: disk }) };
+  }
+
+  #facts(id: string) {
+    const { gpus, engineProblem, engineLacks } = this.#doors;
+    const problem = engineProblem();
+    const lacks = engineLacks?.();
     const held = this.#doors.held();
     return {
       gpus: gpus(),
       holders: new Map([...this.holders(id), ...held.gpus]),
       kept: held.gpus,
-      policy,
+      ...this.#lendable(),
       ...(held.node !== undefined && { heldBack: held.node }),
       ...(problem !== undefined && { engineProblem: problem }),
-      cpus: host.cpus,
-      memoryMiB: host.memoryMiB,
-      ...(disk !== undefined && { diskFreeMiB: disk }),
+      ...(lacks !== undefined && { engineLacks: lacks }),
       live: this.records()
         .filter((record) => !isTerminal(record.state) && record.stop === undefined && record.id !== id)
         .map(({ id: other, spec }) => ({

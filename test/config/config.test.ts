@@ -72,7 +72,7 @@ it("an empty file gives the defaults", async () => {
       hostPorts: { from: 30000, to: 30999 },
       hostIp: "127.0.0.1",
       reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
-      allowRoot: true,
+      ...{ digestOnly: false, max: {}, userns: "any", allowCaches: true, readOnlyRoot: false },
       pullNoProgressSeconds: 120,
     },
     log: { level: "info" },
@@ -157,6 +157,13 @@ it("every key can be set in the environment", async () => {
     "policy.reserve.disk_mib": "2",
     "policy.runtime": "runsc",
     "policy.allow_root": "no",
+    "policy.digest_only": "yes",
+    "policy.userns": "require",
+    "policy.allow_caches": "no",
+    "policy.read_only_root": "yes",
+    "policy.max.cpus": "1.5",
+    "policy.max.pids": "7",
+    "policy.max.ports": "0",
     "policy.pull_no_progress_seconds": "5",
     "preemption.priority": "no",
     "preemption.coordinator": "no",
@@ -198,9 +205,10 @@ it("every key can be set in the environment", async () => {
     reserve: { cpus: 0.5, memoryMiB: 1, diskMiB: 2 },
     runtime: "runsc",
     allowRoot: false,
+    ...{ digestOnly: true, userns: "require", allowCaches: false, readOnlyRoot: true },
+    max: { cpus: 1.5, memoryMiB: 60, shmMiB: 60, diskMiB: 60, pids: 7, ports: 0, runSeconds: 60 },
     pullNoProgressSeconds: 5,
   });
-  expect(config.preemption).toEqual({ priority: false });
 });
 
 describe("what is wrong is said with its line", () => {

@@ -102,6 +102,7 @@ class World {
       },
       logs: () => Promise.reject(new Error("nobody reads here")) as never,
       usage: () => Promise.resolve(undefined),
+      diskAccount: () => Promise.resolve({ containers: [], volumeBytes: new Map() }),
       exec: () => answer(() => ({ exitCode: 0, output: "" })),
       putFile: () => answer(() => undefined),
     };
