@@ -49,6 +49,7 @@ coordinator = { url = "${coordinator.url}" }
 docker = { socket = "${engine.socket}" }
 nvidia = { smi = "${join(root, "bin/nvidia-smi-sim.js")}" }
 policy = { allow_root = true }
+network = { isolate_lan = false }
 log = { level = "warn" }
 `,
 );

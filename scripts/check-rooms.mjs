@@ -16,18 +16,24 @@ const MAY_IMPORT = {
   store: ["protocol"],
   placement: ["protocol"],
   workload: ["protocol", "placement"],
+  isolation: ["protocol"],
   preemption: ["protocol", "workload"],
   telemetry: ["protocol"],
   link: ["protocol"],
-  config: [],
+  config: ["protocol"],
   local: ["protocol"],
   coordinator: ["protocol", "placement", "store"],
   demo: ["protocol", "coordinator"],
-  cli: ["protocol", "local", "config", "gpu", "coordinator", "demo", "agent.ts"],
+  cli: ["protocol", "local", "config", "gpu", "isolation", "coordinator", "demo", "agent.ts"],
 };
 
 /** room → rooms whose types it may name, because they declare the door it fills. */
-const TYPES_ONLY = { engine: ["workload"], store: ["workload"], local: ["link", "telemetry", "workload"] };
+const TYPES_ONLY = {
+  engine: ["workload", "isolation"],
+  store: ["workload"],
+  isolation: ["workload"],
+  local: ["link", "telemetry", "workload"],
+};
 
 /** The composition root knows all rooms: agent.ts, and the folder of its parts. */
 const FREE = new Set(["agent.ts", "agent"]);

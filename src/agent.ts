@@ -2,20 +2,26 @@ import { join } from "node:path";
 import type { Logger } from "pino";
 import { executor } from "./agent/commands.ts";
 import { coordinatorLink } from "./agent/coordinator-link.ts";
+import { engineSeen } from "./agent/engine-presence.ts";
 import { NodeHealth } from "./agent/health.ts";
+import { nodeIsolation } from "./agent/isolation.ts";
 import { type Leaving, stopWork } from "./agent/leave.ts";
-import { advertisedPolicy, policyOf } from "./agent/policy.ts";
+import { ownerActions } from "./agent/owner-actions.ts";
+import { policyOf } from "./agent/policy.ts";
 import { NodePreemption } from "./agent/preemption.ts";
 import {
   clockMemory,
   coordinatorMemory,
   healthMemory,
   heardMemory,
+  openImagesMemory,
   reliabilityMemory,
   samplingPauseMemory,
 } from "./agent/settings.ts";
 import { NodeTelemetry } from "./agent/telemetry.ts";
+import { nodeView } from "./agent/view.ts";
 import type { Config } from "./config/config.ts";
+import { cosignCheck } from "./engine/cosign.ts";
 import { createDockerEngine } from "./engine/docker.ts";
 import { watchEngine } from "./engine/watch.ts";
 import { createSmi } from "./gpu/nvidia/runner.ts";
@@ -26,13 +32,10 @@ import { hostInventory } from "./host/inventory.ts";
 import { bootId } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
 import type { Link } from "./link/link.ts";
-import { describe } from "./local/describe.ts";
 import { startLocalApi } from "./local/server.ts";
 import type { DurableEvent, EventBody, UsageEvent } from "./protocol/event.ts";
-import type { Problem } from "./protocol/frames.ts";
 import { foldUsage, signUsage } from "./protocol/usage.ts";
 import { openStore } from "./store/store.ts";
-import { advertisement, withHolders } from "./telemetry/advertisement.ts";
 import { ReliabilityRecord } from "./telemetry/reliability.ts";
 import { watchDisk } from "./workload/disk-watch.ts";
 import { engineLacks } from "./workload/engine-demands.ts";
@@ -75,6 +78,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const heard = heardMemory(store);
   const saveHeard = () => heard.set(link?.status().lastFrameAt);
   const policy = policyOf(config, () => engineWatch.info);
+  const { cosignKeys } = config.policy;
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
   const changed = () => link?.advertiseChanged();
@@ -94,8 +98,9 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const engine = rooms.use(
     createDockerEngine({
       socketPath: config.docker.socket,
-      nodeId: identity.nodeId,
+      nodeId: identity.firstNodeId,
       simulatedGpus: config.nvidia.simulated,
+      openImages: openImagesMemory(store),
       log,
     }),
   );
@@ -132,6 +137,15 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const meter = rooms.use(
     new Meter({ journal: store, ledger: store.ledger, sign: identity.sign, now: Date.now, steady, log }),
   );
+  const isolation = await nodeIsolation({
+    config,
+    nodeId: identity.firstNodeId,
+    engine,
+    runners: () => supervisor.runners(),
+    changed,
+    log,
+  });
+  rooms.use(isolation);
   const supervisor: Supervisor = rooms.use(
     new Supervisor({
       engine,
@@ -146,7 +160,11 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       now: Date.now,
       steady,
       policy,
-      nodeId: identity.nodeId,
+      ...(cosignKeys.length > 0 && {
+        requireSignature: cosignCheck({ keys: cosignKeys, cacheDir: join(config.stateDir, "sigstore") }),
+      }),
+      nodeId: identity.firstNodeId,
+      ...(isolation !== undefined && { networks: isolation }),
       host: { architecture: host.architecture, cpus: host.cpus, memoryMiB: host.memoryMiB },
       driver: () => gpuWatch.inventory,
       gpus: () => health.gpus(),
@@ -208,6 +226,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   );
   tell([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
   preemption.start();
+  isolation?.refresh();
   meter.restore(supervisor.records());
   telemetry.workloadsChanged();
   onRead = () => {
@@ -216,81 +235,36 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   };
   await health.start();
   onRead();
-  const isHeld = () => preemption.held().node !== undefined;
-  let wasThere = engineWatch.info.available;
-  onEngine = () => {
-    const isThere = engineWatch.info.available;
-    if (isThere !== wasThere) {
-      const reason = isThere ? "engine_available" : "engine_unavailable";
-      tell([{ kind: "node", state: isHeld() ? "draining" : "available", reason }]);
-      if (isThere) void supervisor.removeStrays();
-    }
-    wasThere = isThere;
-    changed();
-  };
+  onEngine = engineSeen({ engine: engineWatch, supervisor, preemption, isolation, tell, changed });
   void samplingPause.setMaintenance(preemption.isEmptied);
 
-  const problems = (): Problem[] => [
-    ...health.problems(),
-    ...(engineWatch.problem === undefined ? [] : [{ code: "engine_unavailable", message: engineWatch.problem }]),
-    ...engineLacks(engineWatch.info, policy),
-    ...store.problems,
-  ];
-  const gpusToShow = () => withHolders(preemption.marked(health.gpus()), supervisor.holders());
-  const snapshot = () =>
-    describe({
-      now: Date.now(),
-      steady: steady(),
-      node: {
-        id: identity.nodeId,
-        name: config.name,
-        labels: config.labels,
-        version,
-        pid: process.pid,
-        startedAt,
-        state: signal.aborted ? "stopping" : isHeld() ? "draining" : "available",
-      },
-      link: link?.status(),
-      unackedEvents: store.newest - store.oldest + (store.newest === 0 ? 0 : 1),
-      gpus: gpusToShow(),
-      holds: preemption.holds(),
-      host,
-      engine: engineWatch.info,
-      workloads: supervisor.runners(),
-      sample: telemetry.collector.latest,
-      reliability: reliability.figures,
-      problems: problems(),
-    });
+  const view = nodeView({
+    config,
+    version,
+    identity,
+    startedAt,
+    steady,
+    isLeaving: () => signal.aborted,
+    store,
+    policy,
+    host,
+    engine: engineWatch,
+    health,
+    preemption,
+    isolation,
+    supervisor,
+    telemetry,
+    reliability,
+    link: () => link?.status(),
+  });
   rooms.use(
     await startLocalApi({
       socketPath: join(config.runDir, "gpunode.sock"),
       snapshot: async () => {
         await telemetry.look();
-        return snapshot();
+        return view.snapshot();
       },
-      actions: {
-        drain: (options) => {
-          const holds = preemption.drain(options);
-          void samplingPause.setMaintenance(preemption.isEmptied);
-          return { holds };
-        },
-        reclaim: (options) => ({ holds: preemption.reclaim(options) }),
-        resume: async (options) => {
-          const holds = preemption.resume(options);
-          if (options.gpus === undefined) {
-            await samplingPause.setMaintenance(false);
-            await samplingPause.resume();
-          }
-          return { holds };
-        },
-        pauseSampling: () => samplingPause.pause(),
-        resumeSampling: () => samplingPause.resume(),
-        usage: (sinceMs) => ({
-          node: { id: identity.nodeId, publicKey: identity.publicKey },
-          records: store.ledger.since(sinceMs),
-        }),
-        logs: (id, options) => supervisor.output.open(id, options),
-      },
+      actions: ownerActions({ identity, store, supervisor, preemption, samplingPause, link: () => link }),
       log,
     }),
   );
@@ -313,18 +287,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     telemetry,
     steady,
     saveHeard,
-    advertisement: () =>
-      advertisement({
-        gpus: gpusToShow(),
-        holds: preemption.holds(),
-        host,
-        engine: engineWatch.info,
-        policy: advertisedPolicy(policy),
-        images: engineWatch.images,
-        draining: isHeld(),
-        reliability: reliability.told,
-        problems: problems(),
-      }),
+    advertisement: view.advertisement,
     onCommand: execute,
     log,
   });
@@ -336,7 +299,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     { node: identity.nodeId, gpus: gpuCount },
     `gpunode ${version} is up: ${gpuCount} ${gpuCount === 1 ? "GPU" : "GPUs"}, node ${config.name}`,
   );
-  for (const { code, message } of problems()) log.warn({ code }, message);
+  for (const { code, message } of view.problems()) log.warn({ code }, message);
   onReady();
   await untilAborted(signal);
   const leaving: Leaving = (await options.leave?.()) ?? { kind: "detach" };

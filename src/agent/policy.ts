@@ -8,7 +8,7 @@ import { mapsRoot } from "../workload/engine-demands.ts";
  * said: only where that root is an ordinary user of this machine (docs/decisions/016).
  */
 export function policyOf({ policy, preemption }: Config, engine: () => EngineInfo): Policy {
-  const { pullNoProgressSeconds, allowRoot, allowCaches, userns, ...rest } = policy;
+  const { pullNoProgressSeconds, allowRoot, allowCaches, userns, cosignKeys: _, ...rest } = policy;
   return {
     ...rest,
     ...(userns === "require" && { userns }),
@@ -23,7 +23,7 @@ export function policyOf({ policy, preemption }: Config, engine: () => EngineInf
 }
 
 /** What a coordinator is told of it. */
-export function advertisedPolicy(policy: Policy): PolicyInfo {
+export function advertisedPolicy(policy: Policy, { signedImages }: { signedImages: boolean }): PolicyInfo {
   const { images, maxWorkloads, hostPorts, runtime, userns, allowRoot, reserve, preemptWithinMs, priorityPreemption } =
     policy;
   const { digestOnly, forbidCaches, readOnlyRoot, max = {} } = policy;
@@ -39,6 +39,7 @@ export function advertisedPolicy(policy: Policy): PolicyInfo {
     ...(readOnlyRoot === true && { readOnlyRoot }),
     ...(userns !== undefined && { userns }),
     ...(Object.keys(max).length > 0 && { max }),
+    ...(signedImages && { signedImages }),
     ...(maxWorkloads !== undefined && { maxWorkloads }),
     ...(runtime !== undefined && { runtime }),
   };

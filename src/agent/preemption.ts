@@ -99,6 +99,11 @@ export class NodePreemption implements AsyncDisposable {
     return this.#register.holds();
   }
 
+  /** The whole node is kept from being lent. */
+  get holdsNode(): boolean {
+    return this.held().node !== undefined;
+  }
+
   /** The GPUs, those that are kept from being lent marked so. */
   marked(gpus: readonly Gpu[]): Gpu[] {
     const { node, gpus: held } = this.held();
@@ -245,10 +250,11 @@ export class NodePreemption implements AsyncDisposable {
 
 /** UUIDs of the GPUs that are named by index or UUID. Throws `no_matching_gpu` with those there are. */
 function boardsNamed(names: readonly string[], boards: readonly Gpu[]): string[] {
-  return names.map((name) => {
+  const uuids = names.map((name) => {
     const board = boards.find(({ index, uuid }) => name === String(index) || name.toLowerCase() === uuid.toLowerCase());
     if (board !== undefined) return board.uuid;
     const there = boards.length === 0 ? "none" : boards.map(({ index }) => index).join(", ");
     throw new GpunodeError("no_matching_gpu", `there is no GPU ${name.slice(0, 80)}; this machine has: ${there}`);
   });
+  return [...new Set(uuids)];
 }

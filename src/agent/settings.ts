@@ -10,6 +10,7 @@ const SAMPLING_PAUSED = "sampling_paused";
 const WELCOMED = "welcomed:";
 const HEALTH = "health:";
 const RELIABILITY = "reliability";
+const OPEN_IMAGES = "open_images";
 
 /** A setting that the agent can do without until the disk takes it: nothing fails where it does not. */
 function lenient(store: Store, key: string, value: string): void {
@@ -60,12 +61,19 @@ export function reliabilityMemory(store: Store) {
   return { get: () => store.get(RELIABILITY), set: (text: string) => lenient(store, RELIABILITY, text) };
 }
 
+/** Images that were had without a login. */
+export function openImagesMemory(store: Store) {
+  return { get: () => store.get(OPEN_IMAGES), set: (text: string) => lenient(store, OPEN_IMAGES, text) };
+}
+
 export const samplingPauseMemory = (store: Store) => setting(store, SAMPLING_PAUSED);
 
-/** Coordinators that have once welcomed this node's key. */
+/** Coordinators that have once welcomed a key of this node. */
 export function coordinatorMemory(store: Store, now: () => number) {
+  const name = (coordinator: string, nodeId: string) => `${WELCOMED}${nodeId} ${coordinator}`;
   return {
-    hasWelcomed: (coordinator: string) => store.get(WELCOMED + coordinator) !== undefined,
-    rememberWelcome: (coordinator: string) => lenient(store, WELCOMED + coordinator, new Date(now()).toISOString()),
+    hasWelcomed: (coordinator: string, nodeId: string) => store.get(name(coordinator, nodeId)) !== undefined,
+    rememberWelcome: (coordinator: string, nodeId: string) =>
+      lenient(store, name(coordinator, nodeId), new Date(now()).toISOString()),
   };
 }

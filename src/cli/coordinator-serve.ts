@@ -58,6 +58,8 @@ async function serve(options: ServeOptions): Promise<void> {
     import("../coordinator/server.ts"),
     import("./log.ts"),
   ]);
+  // A token on the command line is then no longer in the process list.
+  process.title = "gpunode coordinator";
   const stop = signalled();
   const coordinator = await startCoordinator({
     listen: listenAddress(options.listen),

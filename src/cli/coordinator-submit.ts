@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import type { WorkloadWithEvents } from "../coordinator/client.ts";
+import { whyNotJson } from "../protocol/json-text.ts";
 import { asking, type ClientOptions, clientFor, say } from "./coordinator-asking.ts";
 import { command, print, printJson, UsageError, wholeNumber } from "./outcome.ts";
 
@@ -119,7 +120,7 @@ async function readSpec(options: SubmitOptions): Promise<Record<string, unknown>
   try {
     spec = JSON.parse(text);
   } catch (error) {
-    throw new Error(`${file} is not JSON: ${error instanceof Error ? error.message : "unreadable"}`);
+    throw new Error(`${file} is not JSON: ${whyNotJson(error)}`);
   }
   if (typeof spec !== "object" || spec === null || Array.isArray(spec)) throw new Error(`${file} is no JSON object`);
   return { ...spec, ...(options.id !== undefined && { id: options.id }) };
@@ -143,6 +144,13 @@ function pair(text: string): [string, string] {
 }
 
 function fromEnvironment(name: string): [string, string] {
+  // Who gave NAME=VALUE, as with --env, does not want to see the value again.
+  const at = name.indexOf("=");
+  if (at >= 0) {
+    throw new UsageError(
+      `--secret-env ${name.slice(0, at)}=…: give the name alone; the value is taken from the variable here, so that it stands in no process list`,
+    );
+  }
   const value = process.env[name];
   if (value === undefined) throw new UsageError(`--secret-env ${name}: there is no such variable here`);
   return [name, value];

@@ -28,10 +28,11 @@ async function usage(options: ClientOptions & { since: string }): Promise<void> 
     own.push(event);
   }
   const bills = [];
-  for (const { id, name, publicKey } of await client.nodes()) {
+  for (const { id, name, publicKey, replaces = [] } of await client.nodes()) {
     const own = records.get(id);
-    if (own !== undefined)
-      bills.push({ node: { id, name, publicKey }, ...(await summarize(own, publicKeyFrom(publicKey))) });
+    if (own === undefined) continue;
+    const keys = [publicKey, ...replaces.map((key) => key.publicKey)].map(publicKeyFrom);
+    bills.push({ node: { id, name, publicKey }, ...(await summarize(own, keys)) });
   }
   if (options.json === true) printJson(bills);
   else if (bills.length === 0) print(`Nothing was used since ${options.since}.\n`);

@@ -3,6 +3,7 @@ import type { CoordinatorClient } from "../coordinator/client.ts";
 import { asking, type ClientOptions, clientFor, type GraceOptions, graceOf, say } from "./coordinator-asking.ts";
 import { registerServe } from "./coordinator-serve.ts";
 import { registerSubmit } from "./coordinator-submit.ts";
+import { registerToken } from "./coordinator-token.ts";
 import { registerCoordinatorUsage } from "./coordinator-usage.ts";
 import { command, print, printJson, wholeNumber } from "./outcome.ts";
 
@@ -12,6 +13,7 @@ export function registerCoordinator(program: Command): void {
   registerServe(coordinator);
   registerSubmit(coordinator);
   registerCoordinatorUsage(coordinator);
+  registerToken(coordinator);
 
   asking(coordinator.command("nodes").description("nodes that ever joined")).action(
     command(async (options: ClientOptions) => {

@@ -6,7 +6,7 @@ import { packageRoot } from "./package-root.ts";
 export function registerDemo(program: Command): void {
   program
     .command("demo")
-    .description("the whole job on this machine: a coordinator, this node, two containers; nothing stays behind")
+    .description("the whole job on this machine: a coordinator, this node, three containers; nothing stays behind")
     .action(command(demo));
 }
 
@@ -27,7 +27,11 @@ async function demo(): Promise<void> {
       say: (line) => print(`${line}\n`),
       signal: stop.signal,
     });
-    print(succeeded ? "\nBoth jobs succeeded; nothing is left behind.\n" : "\nA job did not succeed.\n");
+    print(
+      succeeded
+        ? "\nTwo jobs done, one GPU taken back; nothing is left behind.\n"
+        : "\nA job did not end as it should.\n",
+    );
     if (!succeeded) process.exitCode = EXIT.failed;
   } catch (error) {
     if (!stop.signal.aborted) throw error;

@@ -3,6 +3,7 @@ import { registerConfig } from "./config.ts";
 import { registerCoordinator } from "./coordinator.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDrain } from "./drain.ts";
+import { registerEnroll } from "./enroll.ts";
 import { registerGpus } from "./gpus.ts";
 import { registerLogs } from "./logs.ts";
 import { EXIT, report } from "./outcome.ts";
@@ -41,6 +42,7 @@ async function main(): Promise<void> {
   registerResume(program);
   registerUsage(program);
   registerSampling(program);
+  registerEnroll(program);
   registerConfig(program);
   registerService(program);
   registerCoordinator(program);

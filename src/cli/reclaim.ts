@@ -3,6 +3,7 @@ import type { Snapshot, WorkloadStatus } from "../local/snapshot.ts";
 import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
 import { clock } from "./hold-words.ts";
 import { lengthOf } from "./length.ts";
+import { namedGpus } from "./named-gpus.ts";
 import { command, print, printJson, UsageError, wholeNumber } from "./outcome.ts";
 import { followTakingBack } from "./taking-back.ts";
 
@@ -54,10 +55,9 @@ async function reclaim(options: ReclaimOptions): Promise<void> {
 }
 
 function isOn({ gpus }: WorkloadStatus, snapshot: Snapshot, names: readonly string[] | undefined): boolean {
-  if (names === undefined) return true;
-  return snapshot.gpus
-    .filter(({ index, uuid }) =>
-      names.some((name) => name === String(index) || name.toLowerCase() === uuid.toLowerCase()),
-    )
-    .some(({ uuid, mig }) => gpus.includes(uuid) || (mig?.instances.some((part) => gpus.includes(part.uuid)) ?? false));
+  const named = namedGpus(names, snapshot.gpus);
+  if (named === undefined) return true;
+  return named.some(
+    ({ uuid, mig }) => gpus.includes(uuid) || (mig?.instances.some((part) => gpus.includes(part.uuid)) ?? false),
+  );
 }

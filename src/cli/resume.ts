@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
-import { holdInWords } from "./hold-words.ts";
+import { holdInWords, holdOn } from "./hold-words.ts";
+import { namedGpus } from "./named-gpus.ts";
 import { command, print, printJson } from "./outcome.ts";
 
 export function registerResume(program: Command): void {
@@ -15,13 +16,16 @@ async function resume(options: AskOptions & { gpu?: string[] }): Promise<void> {
   const { gpu: gpus } = options;
   const holds = await daemon.resume(gpus === undefined ? {} : { gpus });
   if (options.json === true) return printJson({ state: stateOf(holds), holds });
-  const lent =
-    gpus === undefined ? "Available: workloads are accepted again.\n" : `GPU ${gpus.join(", ")}: lent again.\n`;
-  if (holds.length === 0) return print(lent);
+  const lent = gpus === undefined ? "Available: workloads are accepted again." : `GPU ${gpus.join(", ")}: lent again.`;
+  if (holds.length === 0) return print(`${lent}\n`);
   const snapshot = await daemon.status();
+  const uuids = namedGpus(gpus, snapshot.gpus)?.map(({ uuid }) => uuid);
+  const left =
+    uuids === undefined ? holds : holds.filter((hold) => uuids.some((uuid) => holdOn(uuid, [hold]) !== undefined));
+  if (left.length === 0) return print(`${lent}\n`);
   const indexOf = (uuid: string) => String(snapshot.gpus.find((gpu) => gpu.uuid === uuid)?.index ?? uuid);
-  const rest = holds.map((hold) => `  ${holdInWords(hold, indexOf, snapshot.at)}\n`).join("");
-  print(`Lifted. Still kept from being lent:\n${rest}`);
+  const rest = left.map((hold) => `  ${holdInWords(hold, indexOf, snapshot.at)}\n`).join("");
+  print(`Still kept from being lent:\n${rest}`);
 }
 
 /** Whether anything at all is accepted. */

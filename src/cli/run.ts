@@ -1,6 +1,6 @@
 import { type Command, Option } from "commander";
 import type { Key } from "../config/key.ts";
-import { KEY_NAMES, KEYS, type KeyName } from "../config/keys.ts";
+import { envNameOf, KEY_NAMES, KEYS, type KeyName } from "../config/keys.ts";
 import { type ConfigOptions, withConfig } from "./daemon-client.ts";
 import { command } from "./outcome.ts";
 import { gpunodeVersion } from "./version.ts";
@@ -37,6 +37,8 @@ async function daemon(options: ConfigOptions & Record<string, string | boolean |
   const { config: file } = options;
   const resolution = await resolveConfig({ env: process.env, flags, ...(file !== undefined && { file }) });
   const config = withJoinToken(resolution.config);
+  // Read already. The programs the daemon starts need none of them.
+  for (const key of KEY_NAMES) if (KEYS[key].kind.secret === true) delete process.env[envNameOf(key)];
   const [{ createLog }, { runDaemon }, { runAgent }] = await Promise.all([
     import("./log.ts"),
     import("./daemon.ts"),

@@ -1,6 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { liveBridges } from "../isolation/bridge.ts";
+import { REMOVE_TABLE, TABLE } from "../isolation/rules.ts";
 import { packageRoot } from "./package-root.ts";
 
 /** One thing `gpunode service` does, and the sentence that announces it. */
@@ -76,8 +78,30 @@ export function uninstallSteps(prefix: string | undefined): Step[] {
   const remove: Step = { says: `remove ${unitPath}`, run: () => rmSync(unitPath, { force: true }) };
   if (prefix !== undefined) return [remove];
   const kept = note(`Kept: /etc/gpunode, /var/lib/gpunode and the user ${USER}.`);
-  if (!systemdRuns()) return [remove, kept];
-  return [run("systemctl", "disable", "--now", "gpunode.service"), remove, run("systemctl", "daemon-reload"), kept];
+  if (!systemdRuns()) return [remove, removeRules(), kept];
+  return [
+    run("systemctl", "disable", "--now", "gpunode.service"),
+    remove,
+    run("systemctl", "daemon-reload"),
+    removeRules(),
+    kept,
+  ];
+}
+
+/** The daemon takes its rules away when it ends, unless workloads live on; here they may have ended since. */
+function removeRules(): Step {
+  return {
+    says: `remove the table ${TABLE} from nftables, where no workload runs any more`,
+    run() {
+      if (liveBridges().length > 0) return;
+      const env = { ...process.env, PATH: `/usr/sbin:/sbin:${process.env.PATH ?? ""}` };
+      try {
+        execFileSync("nft", ["-f", "-"], { input: REMOVE_TABLE, env, stdio: ["pipe", "ignore", "ignore"] });
+      } catch {
+        // Without nft, or the right to use it, there never was a table.
+      }
+    },
+  };
 }
 
 /** The unit of this package, for this very Node and this very installation. */

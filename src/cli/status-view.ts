@@ -1,5 +1,4 @@
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
-import type { Hold } from "../protocol/frames.ts";
 import { upInWords } from "../protocol/reliability.ts";
 import { holderInWords, holdInWords, holdOn, whoIn } from "./hold-words.ts";
 import { between, duration, gib, measured, mib, usedOf } from "./in-words.ts";
@@ -86,7 +85,7 @@ function connection({ connection, at }: Snapshot, options: TableOptions): string
   }
 }
 
-function gpuTable({ gpus, holds, at }: Snapshot, options: TableOptions): string {
+function gpuTable({ gpus, holds, workloads, at }: Snapshot, options: TableOptions): string {
   const rows = gpus.flatMap((gpu): Cell[][] => {
     const { telemetry } = gpu;
     const power = measured(telemetry?.powerWatts, "W");
@@ -111,7 +110,7 @@ function gpuTable({ gpus, holds, at }: Snapshot, options: TableOptions): string 
         measured(telemetry?.temperatureCelsius, "°C"),
         power === "-" ? power : limit,
         healthCell(gpu),
-        instances.length > 0 && holdOn(gpu.uuid, holds) === undefined ? "" : holder(gpu, holds, at),
+        instances.length > 0 && holdOn(gpu.uuid, holds) === undefined ? "" : holder(gpu, { holds, workloads, at }),
       ],
       ...instances,
     ];
@@ -142,12 +141,19 @@ export function healthCell({ health }: Pick<GpuStatus, "health">): Cell {
   return { text: health.status, style: style[health.status] };
 }
 
-/** Who uses it, and who wants it or keeps it. */
-function holder({ uuid, allocatedTo, allocatable }: GpuStatus, holds: readonly Hold[], at: string): Cell {
+/** Who uses it, and who wants it or keeps it. Who has to leave is told for as long as it is there. */
+function holder(
+  { uuid, allocatedTo, allocatable, mig }: GpuStatus,
+  { holds, workloads, at }: Pick<Snapshot, "holds" | "workloads" | "at">,
+): Cell {
   const hold = holdOn(uuid, holds);
   if (hold === undefined) return allocatedTo ?? (allocatable ? "free" : "not given out");
-  const keeper = holderInWords(hold, at);
-  return { text: allocatedTo === undefined ? keeper : `${allocatedTo} → ${keeper}`, style: "yellow" };
+  const units = [uuid, ...(mig?.instances ?? []).map((instance) => instance.uuid)];
+  const there = workloads.filter(
+    ({ finishedAt, gpus }) => finishedAt === undefined && gpus.some((of) => units.includes(of)),
+  );
+  const users = there.map(({ id }) => id).join(", ");
+  return { text: users === "" ? holderInWords(hold, at) : `${users} → ${holderInWords(hold, at)}`, style: "yellow" };
 }
 
 /** Why what is kept from being lent is kept, and until when. */
@@ -228,8 +234,8 @@ function remark(
 }
 
 function noticeInWords({ cause, message, deadline }: NonNullable<WorkloadStatus["notice"]>, at: string): string {
-  const left = deadline === undefined ? "" : `, gone in ${between(at, deadline)}`;
-  return `taken back (${message ?? whoIn(cause)})${left}`;
+  const why = message ?? whoIn(cause);
+  return deadline === undefined ? `warned: ${why}` : `gone in ${between(at, deadline)}: ${why}`;
 }
 
 function pulled({ currentBytes, totalBytes }: { currentBytes: number; totalBytes: number }): string {

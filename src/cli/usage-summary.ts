@@ -15,7 +15,7 @@ export interface UsageOfDay {
   vramPeakMiB?: number;
   cpuSeconds: number;
   records: number;
-  /** Every record is signed by this node's key and follows the one before. */
+  /** Every record is signed by a key of this node's and follows the one before. */
   verified: boolean;
 }
 
@@ -33,12 +33,12 @@ interface Sum extends UsageOfDay {
 }
 
 /**
- * Adds the records up by day and workload, and verifies each: its signature with the node's key, and that it begins where the one
+ * Adds the records up by day and workload, and verifies each: its signature with one of the node's keys, and that it begins where the one
  * before it in the same generation ended. `records` are in the order they were written.
  */
 export async function summarize(
   records: AsyncIterable<unknown> | Iterable<unknown>,
-  key: KeyObject,
+  keys: readonly KeyObject[],
 ): Promise<UsageSummary> {
   const sums = new Map<string, Sum>();
   const chains = new Map<string, ChainLink>();
@@ -53,7 +53,7 @@ export async function summarize(
     }
     const record = parsed.data;
     const chain = `${record.workload}#${record.generation}`;
-    const fault = verifyUsage(record, key)
+    const fault = keys.some((key) => verifyUsage(record, key))
       ? chainProblem(record, chains.get(chain))
       : "its signature is not this node's: it was changed, or written by another node";
     if (fault !== undefined) {

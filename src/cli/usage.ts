@@ -20,7 +20,8 @@ async function usage(options: AskOptions & { since: string }): Promise<void> {
     import("./usage-summary.ts"),
   ]);
   const { node, records } = await (await daemonOf(options)).usage(sinceMs);
-  const summary = await summarize(records, publicKeyFrom(node.publicKey));
+  const keys = [node, ...node.replaces].map(({ publicKey }) => publicKeyFrom(publicKey));
+  const summary = await summarize(records, keys);
   if (options.json === true) printJson({ node, since: new Date(sinceMs).toISOString(), ...summary });
   else print(usageInWords(summary, { since: options.since, who: "this node" }, optionsOf(process.stdout)));
   if (summary.problems.length > 0) process.exitCode = EXIT.failed;

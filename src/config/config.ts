@@ -1,6 +1,7 @@
+import type { Secret } from "../protocol/secret.ts";
 import type { Values } from "./keys.ts";
 import type { PortRange } from "./kinds.ts";
-import type { Secret } from "./secret.ts";
+import { type NetworkException, networkException } from "./network-exception.ts";
 import type { Window } from "./windows.ts";
 
 /** Percent of what can be used, and how much may be free at most. */
@@ -91,6 +92,15 @@ export interface Config {
     allowCaches: boolean;
     readOnlyRoot: boolean;
     pullNoProgressSeconds: number;
+    /** Paths; empty: signatures are not looked at. */
+    cosignKeys: readonly string[];
+  };
+  network: {
+    /** Workloads are kept off the owner's network. */
+    isolateLan: boolean;
+    allow: readonly NetworkException[];
+    /** For each workload and direction. */
+    bandwidthMbit?: number;
   };
   log: { level: Values["log.level"] };
 }
@@ -181,7 +191,13 @@ export function configOf(values: Values): Config {
       userns: values["policy.userns"],
       allowCaches: values["policy.allow_caches"],
       readOnlyRoot: values["policy.read_only_root"],
+      cosignKeys: values["policy.cosign_keys"],
       pullNoProgressSeconds: values["policy.pull_no_progress_seconds"],
+    },
+    network: {
+      isolateLan: values["network.isolate_lan"],
+      allow: values["network.allow"].map(networkException).filter((exception) => exception !== undefined),
+      ...present({ bandwidthMbit: values["network.bandwidth_mbit"] }),
     },
     log: { level: values["log.level"] },
   };

@@ -23,7 +23,8 @@ export function readConfigFile(file: string): FileContents {
     if (!(error instanceof TomlError)) throw error;
     const [sentence = ""] = error.message.split("\n");
     const problem = sentence.replace(/^Invalid TOML document: /, "");
-    throw new ConfigError([`${file}:${error.line}:${error.column}: ${problem}`], { cause: error });
+    // Without its cause: that quotes the line, which may hold the join token.
+    throw new ConfigError([`${file}:${error.line}:${error.column}: ${problem}`]);
   }
   const contents: FileContents = { values: new Map(), unknown: [], text };
   collect(table, "", contents);

@@ -1,7 +1,7 @@
 import { readFileSync, statSync } from "node:fs";
+import { Secret } from "../protocol/secret.ts";
 import type { Config } from "./config.ts";
 import { ConfigError } from "./problem.ts";
-import { Secret } from "./secret.ts";
 
 /**
  * The configuration with the join token read from its file, where one is named. Only the daemon needs this: who asks it

@@ -1,6 +1,7 @@
 import { hostname } from "node:os";
 import { defaulted, type Key, key, mebibytes, optional, percent } from "./key.ts";
 import { POLICY_KEYS } from "./keys-policy.ts";
+import { SUPPLY_CHAIN_KEYS } from "./keys-supply-chain.ts";
 import { TAKING_BACK_KEYS } from "./keys-taking-back.ts";
 import * as kinds from "./kinds.ts";
 import { systemRunDir, systemStateDir } from "./surroundings.ts";
@@ -123,6 +124,21 @@ export const KEYS = {
   "pressure.disk_free_mib": mebibytes(51_200, "While more disk than this is free, its pressure is normal."),
   ...TAKING_BACK_KEYS,
   ...POLICY_KEYS,
+  ...SUPPLY_CHAIN_KEYS,
+  "network.isolate_lan": defaulted<boolean>(true, {
+    kind: kinds.boolean(),
+    description:
+      "Keep workloads off this machine, its networks and each other (docs/security.md). Needs nftables. `false` puts them on Docker's default bridge.",
+  }),
+  "network.allow": defaulted<readonly string[]>([], {
+    kind: kinds.networkExceptions(),
+    description:
+      'What workloads may reach of your network all the same: addresses or ranges, each with a port and `/tcp` or `/udp` if wanted: `["192.168.1.10:2049/tcp", "10.0.0.0/24", "[fd00::5]:443"]`.',
+  }),
+  "network.bandwidth_mbit": optional({
+    kind: kinds.number({ min: 0.1, max: 400_000 }),
+    description: "Megabits per second that each workload may send, and receive. Needs `network.isolate_lan`.",
+  }),
   "log.level": defaulted<(typeof LOG_LEVELS)[number]>("info", {
     kind: kinds.oneOf(...LOG_LEVELS),
     description: "How much the daemon says.",

@@ -1,5 +1,6 @@
 import { isIP } from "node:net";
-import { Secret } from "./secret.ts";
+import { Secret } from "../protocol/secret.ts";
+import { networkException } from "./network-exception.ts";
 
 /** A value read, or what would have been right: "a whole number from 1 to 5". */
 export type Reading<T> = { ok: true; value: T } | { ok: false; expected: string };
@@ -102,6 +103,20 @@ export function textList(): Kind<readonly string[]> {
       if (!Array.isArray(value)) return no(expected);
       const texts = value.filter((entry): entry is string => typeof entry === "string" && entry.length > 0);
       return texts.length === value.length ? { ok: true, value: texts } : no(expected);
+    },
+  };
+}
+
+/** A list of absolute paths; in an environment variable separated by commas. */
+export function pathList(): Kind<readonly string[]> {
+  const [list, single] = [textList(), path()];
+  const expected = 'a list of absolute paths, e.g. ["/etc/gpunode/cosign.pub"]';
+  return {
+    name: "list of paths",
+    fromText: list.fromText,
+    read(value) {
+      const reading = list.read(value);
+      return reading.ok && reading.value.every((entry) => single.read(entry).ok) ? reading : no(expected);
     },
   };
 }
@@ -212,6 +227,21 @@ export function ipAddress(): Kind<string> {
       typeof value === "string" && isIP(value) !== 0
         ? { ok: true, value }
         : no('an IP address such as "127.0.0.1" or "0.0.0.0"'),
+  };
+}
+
+/** Addresses with or without a port, each as `networkException` reads it. */
+export function networkExceptions(): Kind<readonly string[]> {
+  const list = textList();
+  const expected = 'a list such as ["192.168.1.10:2049/tcp", "10.0.0.0/24", "[fd00::5]:443"]';
+  return {
+    ...list,
+    read(value) {
+      const reading = list.read(value);
+      if (!reading.ok) return no(expected);
+      const wrong = reading.value.find((entry) => networkException(entry) === undefined);
+      return wrong === undefined ? reading : no(`${expected}; "${wrong}" is no address, range or port`);
+    },
   };
 }
 

@@ -1,4 +1,5 @@
 import { existsSync, statSync } from "node:fs";
+import { Secret } from "../protocol/secret.ts";
 import { type Config, configOf } from "./config.ts";
 import { type FileContents, readConfigFile } from "./file.ts";
 import type { Key } from "./key.ts";
@@ -6,7 +7,6 @@ import { envNameOf, KEY_NAMES, KEYS, type KeyName, type Values } from "./keys.ts
 import { linesOfKeys } from "./lines.ts";
 import { nearest } from "./nearest.ts";
 import { ConfigError } from "./problem.ts";
-import { Secret } from "./secret.ts";
 import { type Surroundings, SYSTEM_FILE, surroundingsOf } from "./surroundings.ts";
 import { longestStretchMinutes } from "./windows.ts";
 
@@ -106,13 +106,18 @@ function settle(key: KeyName, sources: Sources): Setting {
     const reading = kind.read(raw);
     if (reading.ok) setting ??= { key, value: reading.value as Values[KeyName], source };
     else {
-      const shown = kind.secret ? "the value" : JSON.stringify(raw);
+      const shown = kind.secret ? "the value" : withoutCredentials(JSON.stringify(raw));
       const inFile = source === sources.file;
       const subject = inFile ? `${key} = ${shown}` : `${source}: ${shown}`;
       sources.faults.push({ ...(inFile && { inFile: key }), problem: `${subject}: expected ${reading.expected}` });
     }
   }
   return setting ?? fallbackOf(key, definition, sources.surroundings);
+}
+
+/** Without what stands in an address before "@" or after "?": people put passwords and tokens there, also where they do not belong. */
+function withoutCredentials(text: string): string {
+  return text.replace(/(:\/\/)[^\s"]*@/g, "$1…@").replace(/(:\/\/[^\s"?#]*)[?#][^\s"]*/g, "$1?…");
 }
 
 function fallbackOf(key: KeyName, definition: Key<unknown>, surroundings: Surroundings): Setting {
@@ -144,6 +149,9 @@ function contradictions(values: Values, settings: readonly Setting[], file: stri
     const [key, missing] =
       pair[1] === undefined ? (["cert_file", "key_file"] as const) : (["key_file", "cert_file"] as const);
     about(`coordinator.${key}`, `coordinator.${key} needs coordinator.${missing} with it`);
+  }
+  if (values["network.bandwidth_mbit"] !== undefined && !values["network.isolate_lan"]) {
+    about("network.bandwidth_mbit", "network.bandwidth_mbit needs network.isolate_lan = true, whose rules hold it");
   }
   for (const resource of ["vram", "memory", "disk"] as const) {
     const elevated = values[`pressure.${resource}_elevated_percent`];

@@ -30,6 +30,11 @@ const MEANINGS: readonly [KeyName, (policy: Policy, machine: Machine) => string]
         : "a tag will do; which image it was is in every event, by digest",
   ],
   [
+    "policy.cosign_keys",
+    ({ cosignKeys }) =>
+      cosignKeys.length === 0 ? "signatures are not looked at" : "only images with a signature by one of these keys",
+  ],
+  [
     "policy.max_workloads",
     ({ maxWorkloads }) => (maxWorkloads === undefined ? "any number at a time" : `at most ${maxWorkloads} at a time`),
   ],

@@ -9,7 +9,7 @@ import type { CoordinatorDatabase } from "./database.ts";
 import { type Access, readJson, requireAccess, sendJson, startStream, write } from "./http.ts";
 import type { Log } from "./log.ts";
 import { NODE_DISCONNECTED, SLOW_READER } from "./log-stream.ts";
-import type { Schedule } from "./schedule.ts";
+import { type Schedule, unknownNode } from "./schedule.ts";
 import { nodeView, workloadView } from "./views.ts";
 import { OnPreempt } from "./workload-table.ts";
 
@@ -42,6 +42,10 @@ const Submission = z.strictObject({
 });
 const ReleaseBody = z.strictObject({ graceSeconds: Grace });
 const PreemptBody = z.strictObject({ graceSeconds: Grace, reason: z.string().max(1000).exactOptional() });
+const TokenBody = z.strictObject({
+  uses: z.int().min(1).max(100_000).default(1),
+  expiresInSeconds: z.int().min(1).max(31_536_000).default(3600),
+});
 const EVENTS_PER_WORKLOAD = 1000;
 const LIST_LIMIT = 1000;
 const PAGE = 500;
@@ -60,6 +64,7 @@ const ROUTES: { method: string; path: RegExp; answer: (call: Call) => void | Pro
   { method: "POST", path: /^\/workloads\/([^/]+)\/preempt$/, answer: preempt },
   { method: "GET", path: /^\/workloads\/([^/]+)\/logs$/, answer: logs },
   { method: "GET", path: /^\/events$/, answer: events },
+  { method: "POST", path: /^\/tokens$/, answer: makeToken },
 ];
 
 /** Answers one HTTP request. Never rejects: what goes wrong becomes `{error: {code, message}}`. */
@@ -133,7 +138,7 @@ function getNode(call: Call): void {
 
 function nodeOf({ id, doors }: Call) {
   const node = doors.database.node(id);
-  if (node === undefined) throw new ApiError("unknown_node", `there is no node ${id}`);
+  if (node === undefined) throw unknownNode(id, doors.database);
   return node;
 }
 
@@ -155,6 +160,14 @@ async function drain(call: Call): Promise<void> {
 async function resume(call: Call): Promise<void> {
   await call.doors.schedule.command(call.id, { type: "resume" });
   getNode(call);
+}
+
+/** The one answer that holds the token: it is kept as a hash. */
+async function makeToken(call: Call): Promise<void> {
+  const { uses, expiresInSeconds: forSeconds } = await body(call, TokenBody, "bad_message");
+  const made = call.doors.database.tokens.make({ uses, forSeconds });
+  call.doors.log.info({ uses, expiresAt: made.expiresAt }, "join token made");
+  sendJson(call.response, 201, made);
 }
 
 // ------------------------------------------------------------- workloads

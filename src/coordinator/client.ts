@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import type { Telemetry } from "../protocol/frames.ts";
+import type { MadeToken } from "./join-tokens.ts";
 import type { Submission } from "./schedule.ts";
 import { isEnd } from "./states.ts";
 import type { NodeView, WorkloadView } from "./views.ts";
@@ -62,6 +63,11 @@ export class CoordinatorClient {
 
   async resume(node: string): Promise<NodeView> {
     return (await this.#json("POST", `/nodes/${encodeURIComponent(node)}/resume`)) as NodeView;
+  }
+
+  /** A join token for so many new nodes; 1 and an hour where nothing else is said. */
+  async makeToken(options: { uses?: number; expiresInSeconds?: number } = {}): Promise<MadeToken> {
+    return (await this.#json("POST", "/tokens", options)) as MadeToken;
   }
 
   async workloads(): Promise<WorkloadView[]> {

@@ -1,9 +1,13 @@
-import { createHash, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import type { DatabaseSync } from "node:sqlite";
 import { z } from "zod";
 import { Advertise, type Hello } from "../protocol/frames.ts";
+import { nodeIdOf } from "../protocol/identity.ts";
 import { openDatabase, transaction } from "../store/sqlite.ts";
+import type { Hindrance } from "./handshake.ts";
 import type { IncomingEvent } from "./incoming-events.ts";
+import { JoinTokens } from "./join-tokens.ts";
+import { NodeKeys } from "./node-keys.ts";
 import type { Sealer } from "./secrets.ts";
 import { type Effect, WorkloadTable } from "./workload-table.ts";
 
@@ -24,6 +28,9 @@ const MIGRATIONS = [
      kind TEXT NOT NULL, workload TEXT, body TEXT NOT NULL, UNIQUE (node, seq)) STRICT;
    CREATE INDEX events_of_workload ON events (workload, position) WHERE workload IS NOT NULL;
    CREATE INDEX events_of_preemption ON events (position) WHERE kind = 'preemption';`,
+  `ALTER TABLE tokens ADD COLUMN expires_at TEXT;
+   CREATE TABLE retired_keys (
+     id TEXT PRIMARY KEY, public_key TEXT NOT NULL, node TEXT NOT NULL REFERENCES nodes (id), retired_at TEXT NOT NULL) STRICT;`,
 ];
 
 /** A node as its last sessions told it. */
@@ -48,6 +55,23 @@ export interface StoredEvent {
   node: string;
   event: Record<string, unknown>;
 }
+
+/** A node that is let in, or why not. */
+export type Admission =
+  | {
+      ok: true;
+      /** By which it is known from now on. */
+      nodeId: string;
+      publicKey: string;
+      /** Last event held, or the one before the oldest the node can still send, where that is later. */
+      acked: number;
+      isNew: boolean;
+      /** Events that another database acked, and this one never saw. */
+      unseen: number;
+      /** The id it came with, where that is its old key's. */
+      replaces?: string;
+    }
+  | { ok: false; why: Hindrance };
 
 export interface StoreResult {
   /** Last event held now; what goes into `ack`. */
@@ -75,6 +99,8 @@ const EventRow = z.object({ position: z.number(), node: z.string(), body: z.stri
 /** All the coordinator must not forget, in one SQLite file. What a method returned from is on the disk. */
 export class CoordinatorDatabase implements Disposable {
   readonly workloads: WorkloadTable;
+  readonly tokens: JoinTokens;
+  readonly keys: NodeKeys;
   readonly #db: DatabaseSync;
   readonly #nowIso: () => string;
 
@@ -83,6 +109,8 @@ export class CoordinatorDatabase implements Disposable {
     const { now = Date.now } = options;
     this.#nowIso = () => new Date(now()).toISOString();
     this.#db = openDatabase(path, MIGRATIONS);
+    this.tokens = new JoinTokens(this.#db, now);
+    this.keys = new NodeKeys(this.#db);
     this.workloads = new WorkloadTable(this.#db, options.sealer, this.#nowIso);
   }
 
@@ -92,32 +120,25 @@ export class CoordinatorDatabase implements Disposable {
     return String(this.#db.prepare("SELECT value FROM meta WHERE key = 'coordinatorId'").get()?.value);
   }
 
-  hasJoinToken(): boolean {
-    return this.#db.prepare("SELECT 1 FROM tokens").get() !== undefined;
-  }
-
-  /** Makes these the only tokens that admit; one that was known keeps its count. `uses` is how many keys each admits. */
-  setJoinTokens(tokens: readonly string[], uses?: number): void {
-    const hashes = tokens.map(hashOf);
-    transaction(this.#db, () => {
-      this.#db
-        .prepare("DELETE FROM tokens WHERE hash NOT IN (SELECT value FROM json_each(?))")
-        .run(JSON.stringify(hashes));
-      const insert = this.#db.prepare("INSERT OR IGNORE INTO tokens (hash, uses_left) VALUES (?, ?)");
-      for (const hash of hashes) insert.run(hash, uses ?? null);
-    });
-  }
-
   /**
-   * Admits a node whose signature has been verified: a key that is known, or brings a token that admits (and is counted
-   * down), or any with `open`. Returns undefined where it is not admitted, else the `acked` of its welcome: the last event
-   * held, or the one before the oldest the node can still send, where that is later (another database acked those).
+   * Admits a node whose signatures have been verified: a key that is known, or brings a token that admits (and is counted
+   * down), or any with `open`. One that brings a new key is its new key's from then on, with all that is kept of it; said
+   * again, it says the same.
    */
-  admit(hello: Hello, options: { open: boolean }): { acked: number; isNew: boolean; unseen: number } | undefined {
+  admit(hello: Hello, options: { open: boolean }): Admission {
     const { node, joinToken, events } = hello;
+    const key = keyAskedFor(hello);
     return transaction(this.#db, () => {
-      const known = this.node(node.id);
-      if (known === undefined && !options.open && !this.#spendToken(joinToken)) return undefined;
+      const successor = this.keys.successor(node.id);
+      if (successor !== undefined && successor !== key?.id)
+        return { ok: false, why: { kind: "replaced", by: successor } };
+      const isMoved = successor !== undefined;
+      if (key !== undefined && !isMoved && (this.node(key.id) ?? this.keys.successor(key.id)) !== undefined) {
+        return { ok: false, why: { kind: "taken", id: key.id } };
+      }
+      const known = this.node(successor ?? node.id);
+      const isLetIn = known !== undefined || options.open || (joinToken !== undefined && this.tokens.spend(joinToken));
+      if (!isLetIn) return { ok: false, why: { kind: "unknown" } };
       const held = known?.acked ?? 0;
       const acked = Math.max(held, events.oldest - 1);
       const now = this.#nowIso();
@@ -129,7 +150,7 @@ export class CoordinatorDatabase implements Disposable {
              agent_version = excluded.agent_version, acked = excluded.acked, last_seen_at = excluded.last_seen_at`,
         )
         .run(
-          node.id,
+          successor ?? node.id,
           node.publicKey,
           node.name,
           JSON.stringify(node.labels),
@@ -139,16 +160,11 @@ export class CoordinatorDatabase implements Disposable {
           now,
           now,
         );
-      return { acked, isNew: known === undefined, unseen: acked - held };
+      if (key !== undefined && !isMoved) this.keys.replace(node, key, now);
+      const { id: nodeId, publicKey } = key ?? node;
+      const replaces = key === undefined ? {} : { replaces: node.id };
+      return { ok: true, nodeId, publicKey, acked, isNew: known === undefined, unseen: acked - held, ...replaces };
     });
-  }
-
-  #spendToken(token: string | undefined): boolean {
-    if (token === undefined) return false;
-    const spent = this.#db
-      .prepare("UPDATE tokens SET uses_left = uses_left - 1 WHERE hash = ? AND (uses_left IS NULL OR uses_left > 0)")
-      .run(hashOf(token));
-    return spent.changes > 0;
   }
 
   advertise(node: string, advertisement: Advertise): void {
@@ -246,8 +262,11 @@ function ackedAfter(acked: number, event: IncomingEvent): number | undefined {
   return seq === acked + 1 ? seq : undefined;
 }
 
-function hashOf(token: string): string {
-  return createHash("sha256").update(token).digest("hex");
+/** The key that is to take the place of the one `hello` is signed with. */
+function keyAskedFor({ rotation }: Hello): { id: string; publicKey: string } | undefined {
+  if (rotation === undefined) return undefined;
+  const { publicKey } = rotation;
+  return { id: nodeIdOf(Buffer.from(publicKey, "base64url")), publicKey };
 }
 
 function nodeOf(row: z.infer<typeof NodeRow>): NodeRecord {

@@ -1,6 +1,13 @@
 import type { KeyObject } from "node:crypto";
 import type { Hello } from "../protocol/frames.ts";
-import { helloBytes, nodeIdOf, publicKeyFrom, rawPublicKey, verifySignature } from "../protocol/identity.ts";
+import {
+  helloBytes,
+  nodeIdOf,
+  publicKeyFrom,
+  rawPublicKey,
+  rotationBytes,
+  verifySignature,
+} from "../protocol/identity.ts";
 import { CLOSE } from "../protocol/limits.ts";
 
 /** Why a node is not let in, as `reject` tells it, and the close code that follows. */
@@ -8,6 +15,7 @@ export interface Rejection {
   closeCode: number;
   code: string;
   message: string;
+  retryAfterSeconds?: number;
 }
 
 /**
@@ -42,16 +50,52 @@ export function refuteHello(
       `the signature is not this key's over "gpunode.v1", the Host header "${host}", the nonce of this challenge and the node id`,
     );
   }
+  return hello.rotation === undefined ? undefined : refuteRotation(hello.rotation, { key, id, host, nonce });
+}
+
+/** Both keys have to speak: the old one hands over, and the new one is really there. */
+function refuteRotation(
+  { publicKey, proof, signature }: NonNullable<Hello["rotation"]>,
+  old: { key: KeyObject; id: string; host: string; nonce: string },
+): Rejection | undefined {
+  let key: KeyObject;
+  try {
+    key = publicKeyFrom(publicKey);
+  } catch (error) {
+    return unauthenticated(`rotation.publicKey can't be used: ${error instanceof Error ? error.message : "not a key"}`);
+  }
+  const bytes = rotationBytes(old.host, old.nonce, old.id, publicKey);
+  if (!verifySignature(old.key, bytes, proof)) return unauthenticated("rotation.proof is not the old key's");
+  if (!verifySignature(key, bytes, signature)) return unauthenticated("rotation.signature is not the new key's");
+  if (nodeIdOf(rawPublicKey(key)) === old.id) return unauthenticated("rotation.publicKey is the key the node has");
   return undefined;
 }
 
-/** A key that is not known and brought no token that admits. */
-export function notAdmitted(hello: Hello): Rejection {
-  const message =
-    hello.joinToken === undefined
-      ? "this coordinator does not know the node's key: it needs a join token"
-      : "the join token is not valid here, or has been used up";
-  return { closeCode: CLOSE.refused, code: "refused", message };
+/** What the database found against a `hello` that proves what it says. */
+export type Hindrance = { kind: "unknown" } | { kind: "replaced"; by: string } | { kind: "taken"; id: string };
+
+/** Too many tokens that admit nobody came from there. */
+export function guessesTooOften(retryAfterSeconds: number): Rejection {
+  const message = `too many join tokens that are not valid came from this address: wait ${retryAfterSeconds} s`;
+  return { closeCode: CLOSE.refused, code: "refused", message, retryAfterSeconds };
+}
+
+/** A hello that holds, and is not let in all the same. */
+export function notAdmitted(hello: Hello, why: Hindrance): Rejection {
+  return { closeCode: CLOSE.refused, code: "refused", message: inWords(hello, why) };
+}
+
+function inWords(hello: Hello, why: Hindrance): string {
+  switch (why.kind) {
+    case "replaced":
+      return `this key was given up for another one, and the node is ${why.by} now`;
+    case "taken":
+      return `the new key is ${why.id}'s, which is a node here already or was one`;
+    case "unknown":
+      return hello.joinToken === undefined
+        ? "this coordinator does not know the node's key: it needs a join token"
+        : "the join token is not valid here, or has been used up";
+  }
 }
 
 function unauthenticated(message: string): Rejection {

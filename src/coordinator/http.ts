@@ -1,5 +1,6 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { whyNotJson } from "../protocol/json-text.ts";
 import { ApiError } from "./api-error.ts";
 
 /** Largest request body read. */
@@ -21,6 +22,10 @@ export function requireAccess(request: IncomingMessage, { hosts, apiTokens }: Ac
   // A page of another site can send requests to loopback too; the browser marks them.
   if (origin !== undefined && !isSameOrigin(origin, host)) {
     throw new ApiError("forbidden", `requests from pages of ${origin} are not answered`);
+  }
+  const site = request.headers["sec-fetch-site"];
+  if (site !== undefined && site !== "same-origin" && site !== "none") {
+    throw new ApiError("forbidden", "requests from pages of other sites are not answered");
   }
   if (apiTokens.length === 0) return;
   const given = /^Bearer +(\S+)$/i.exec(authorization ?? "")?.[1] ?? "";
@@ -57,7 +62,7 @@ export async function readJson(request: IncomingMessage): Promise<unknown> {
   try {
     return JSON.parse(Buffer.concat(chunks).toString("utf8"));
   } catch (error) {
-    throw new ApiError("bad_message", `the body is not JSON: ${error instanceof Error ? error.message : "unreadable"}`);
+    throw new ApiError("bad_message", `the body is not JSON: ${whyNotJson(error)}`);
   }
 }
 

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { Advertise } from "../protocol/frames.ts";
+import type { Advertise, Problem } from "../protocol/frames.ts";
 import { CLOSE, MAX_FRAME_BYTES } from "../protocol/limits.ts";
 import { Workload, type WorkloadInput } from "../protocol/workload.ts";
 import { ApiError } from "./api-error.ts";
@@ -39,6 +39,8 @@ export class Schedule implements SessionDoors {
   readonly #log: Log;
   readonly #now: () => number;
   readonly #startedMs: number;
+  /** node → when two agents were last seen with its key at the same time, milliseconds since the epoch. */
+  readonly #twice = new Map<string, number>();
   /** workload → node → what it said, and the advertisement it was picked by. */
   readonly #refusals = new Map<string, Map<string, { advertisement: Advertise; message: string }>>();
   /** workload → why it has no node yet. */
@@ -113,7 +115,7 @@ export class Schedule implements SessionDoors {
 
   /** Throws `node_offline` where it is not connected: the word would be lost. */
   async command(node: string, command: CommandBody): Promise<void> {
-    if (this.#database.node(node) === undefined) throw new ApiError("unknown_node", `there is no node ${node}`);
+    if (this.#database.node(node) === undefined) throw unknownNode(node, this.#database);
     demand(await this.#send(node, command));
   }
 
@@ -145,9 +147,11 @@ export class Schedule implements SessionDoors {
       session,
       released.filter(({ id }) => !there.has(id)),
     );
-    const older = this.sessions.get(session.nodeId);
-    this.sessions.set(session.nodeId, session);
-    older?.close(CLOSE.replaced, "replaced by a newer session of this node");
+    const { nodeId, replaces = nodeId } = session;
+    const older = [...new Set([nodeId, replaces])].flatMap((id) => this.sessions.get(id) ?? []);
+    this.sessions.delete(replaces);
+    this.sessions.set(nodeId, session);
+    for (const each of older) each.close(CLOSE.replaced, "replaced by a newer session of this node");
     this.#log.info({ node: session.nodeId, name: session.hello?.node.name }, "node connected");
   }
 
@@ -182,6 +186,19 @@ export class Schedule implements SessionDoors {
     this.sessions.delete(session.nodeId);
     this.#database.seen(session.nodeId);
     this.#onChange();
+  }
+
+  outlived(session: Session): void {
+    this.#twice.set(session.nodeId, this.#now());
+    this.#log.error({ node: session.nodeId, name: session.hello?.node.name }, USED_TWICE);
+    this.#onChange();
+  }
+
+  /** What the coordinator itself has found out about a node. */
+  problemsOf(node: string): Problem[] {
+    const atMs = this.#twice.get(node);
+    if (atMs === undefined || this.#now() - atMs > TOLD_FOR_MS) return [];
+    return [{ code: "key_used_twice", message: `${USED_TWICE} (last seen ${new Date(atMs).toISOString()})` }];
   }
 
   /**
@@ -321,6 +338,18 @@ export class Schedule implements SessionDoors {
     const error = { code: "internal" as const, message: `node ${node} is not connected` };
     return Promise.resolve({ ok: false, why: "gone", error });
   }
+}
+
+const USED_TWICE =
+  "two agents use this node's key at the same time and throw each other out: a copy of its state, or a stolen key. Its owner can give it a new one with gpunode enroll --rotate";
+/** So long it is remembered to the operator. */
+const TOLD_FOR_MS = 3_600_000;
+
+/** Also for one who still has the id of a node's old key. */
+export function unknownNode(id: string, { keys }: CoordinatorDatabase): ApiError {
+  const now = keys.successor(id);
+  const message = now === undefined ? `there is no node ${id}` : `${id} has a new key, and is ${now} now`;
+  return new ApiError("unknown_node", message);
 }
 
 function demand(answer: CommandAnswer): void {

@@ -6,7 +6,7 @@ import { createServer as createTlsServer } from "node:https";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { WebSocketServer } from "ws";
-import { AGENT_PATH, CLOSE, HARD_FRAME_BYTES, PROTOCOL } from "../protocol/limits.ts";
+import { AGENT_PATH, CLOSE, HANDSHAKE_TIMEOUT_MS, HARD_FRAME_BYTES, PROTOCOL } from "../protocol/limits.ts";
 import { answerApi } from "./api.ts";
 import { CoordinatorDatabase } from "./database.ts";
 import { authority, hostCheck, isLoopback } from "./hosts.ts";
@@ -15,6 +15,7 @@ import { Schedule } from "./schedule.ts";
 import { loadSealer } from "./secrets.ts";
 import { Session } from "./session.ts";
 import type { SessionSettings } from "./session-doors.ts";
+import { Strangers } from "./strangers.ts";
 
 export interface CoordinatorOptions {
   /** Port 0 takes a free one. */
@@ -69,7 +70,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     sealer: loadSealer(join(options.stateDir, "secrets.key")),
     now,
   });
-  const server = tls === undefined ? createServer() : createTlsServer(tls);
+  const server = tls === undefined ? createServer(PATIENCE) : createTlsServer({ ...tls, ...PATIENCE });
   try {
     server.listen(listen.port, listen.host);
     await once(server, "listening");
@@ -109,6 +110,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     onChange: () => changes.dispatchEvent(new Event("change")),
   });
   const sessions = new Set<Session>();
+  const strangers = new Strangers(() => performance.now());
   const closing = new AbortController();
   // As many as there are readers of output and events.
   setMaxListeners(0, changes, closing.signal);
@@ -122,24 +124,23 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     socket.on("error", (error) => log.debug({ err: error }, "socket failed"));
-    const path = (request.url ?? "").split("?")[0];
-    // Agents are no browsers: a page of some site that finds its way here is not served.
-    if (path !== AGENT_PATH || request.headers.origin !== undefined || closing.signal.aborted) {
-      const status = closing.signal.aborted
-        ? "503 Service Unavailable"
-        : path === AGENT_PATH
-          ? "403 Forbidden"
-          : "404 Not Found";
+    const turnAway = (status: string) =>
       socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
-      return;
-    }
+    const path = (request.url ?? "").split("?")[0];
+    if (closing.signal.aborted) return void turnAway("503 Service Unavailable");
+    if (path !== AGENT_PATH) return void turnAway("404 Not Found");
+    // Agents are no browsers: a page of some site that finds its way here is not served.
+    if (request.headers.origin !== undefined) return void turnAway("403 Forbidden");
+    const stranger = strangers.enter(request.socket.remoteAddress);
+    if (stranger === undefined) return void turnAway("503 Service Unavailable\r\nRetry-After: 5");
+    socket.once("close", () => stranger.leave());
     webSockets.handleUpgrade(request, socket, head, (webSocket) => {
       if (webSocket.protocol !== PROTOCOL) {
         webSocket.on("error", () => webSocket.terminate());
         webSocket.close(CLOSE.noCommonVersion, `this coordinator speaks ${PROTOCOL}`);
         return;
       }
-      const session = new Session(webSocket, request, schedule, settings);
+      const session = new Session(webSocket, request, schedule, settings, stranger);
       sessions.add(session);
       webSocket.once("close", () => sessions.delete(session));
     });
@@ -187,6 +188,14 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   };
 }
 
+/** A client that sends its request, or shakes hands, byte by byte is not waited for. */
+const PATIENCE = {
+  headersTimeout: HANDSHAKE_TIMEOUT_MS,
+  requestTimeout: 3 * HANDSHAKE_TIMEOUT_MS,
+  connectionsCheckingInterval: 1000,
+  handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+};
+
 function requireSafe({ listen, open, apiTokens }: CoordinatorOptions): void {
   if (isLoopback(listen.host)) return;
   if (open === true) {
@@ -201,11 +210,11 @@ function requireSafe({ listen, open, apiTokens }: CoordinatorOptions): void {
 function settleJoinTokens(database: CoordinatorDatabase, options: CoordinatorOptions): string | undefined {
   const { joinTokens, joinTokenUses, open = false } = options;
   if (joinTokens !== undefined) {
-    database.setJoinTokens(joinTokens, joinTokenUses);
+    database.tokens.settle(joinTokens, joinTokenUses);
     return undefined;
   }
-  if (open || database.hasJoinToken()) return undefined;
+  if (open || database.tokens.hasLasting) return undefined;
   const token = randomBytes(24).toString("base64url");
-  database.setJoinTokens([token], joinTokenUses);
+  database.tokens.settle([token], joinTokenUses);
   return token;
 }

@@ -14,6 +14,8 @@ export interface SessionDoors {
   advertised(session: Session): void;
   stored(session: Session, result: StoreResult): void;
   closed(session: Session, why: { code: number; reason: string }): void;
+  /** A session that was replaced by a newer one was alive all the same: two agents have the node's key. */
+  outlived(session: Session): void;
 }
 
 export interface SessionSettings {

@@ -15,10 +15,11 @@ import {
 } from "../protocol/frames.ts";
 import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
 import { check, type FrameProblem, parseFrame, type RawFrame } from "../protocol/parse.ts";
-import { notAdmitted, type Rejection, refuteHello } from "./handshake.ts";
+import { guessesTooOften, notAdmitted, type Rejection, refuteHello } from "./handshake.ts";
 import { readEvents } from "./incoming-events.ts";
 import { LogStream, NODE_DISCONNECTED } from "./log-stream.ts";
 import type { CommandAnswer, CommandBody, LogsAnswer, SessionDoors, SessionSettings } from "./session-doors.ts";
+import type { Stranger } from "./strangers.ts";
 
 /**
  * One connected agent, from its socket's opening to its end: the coordinator's side of docs/protocol.md.
@@ -35,14 +36,19 @@ export class Session {
   advertisement: Advertise | undefined;
   telemetry: Telemetry | undefined;
   readonly progress = new Map<string, Progress>();
+  /** As the node introduced itself; where it brought a new key, under that. */
   hello: Hello | undefined;
+  /** The id of the key it gave up at the beginning of this session. */
+  replaces: string | undefined;
   /** Last event of this node that is held. */
   acked = 0;
 
   readonly #socket: WebSocket;
   readonly #host: string | undefined;
+  readonly #address: string | undefined;
   readonly #doors: SessionDoors;
   readonly #settings: SessionSettings;
+  readonly #stranger: Stranger;
   readonly #nonce = randomBytes(32).toString("base64url");
   readonly #waiting = new Map<string, { settle(answer: CommandAnswer): void; timer: NodeJS.Timeout }>();
   readonly #streams = new Map<string, LogStream>();
@@ -73,22 +79,39 @@ export class Session {
     ),
   };
   #state: "greeting" | "welcomed" | "synced" | "closed" = "greeting";
+  #isReplaced = false;
   #badFrames = 0;
   #lastReadMs = performance.now();
   #timers: NodeJS.Timeout[] = [];
 
   /** Takes a socket whose subprotocol has been agreed on, and greets. */
-  constructor(socket: WebSocket, request: IncomingMessage, doors: SessionDoors, settings: SessionSettings) {
+  constructor(
+    socket: WebSocket,
+    request: IncomingMessage,
+    doors: SessionDoors,
+    settings: SessionSettings,
+    stranger: Stranger,
+  ) {
     this.#socket = socket;
     this.#host = request.headers.host;
+    this.#address = request.socket.remoteAddress;
     this.#doors = doors;
     this.#settings = settings;
+    this.#stranger = stranger;
     // Bytes, not frames: a large frame that comes slowly is a sign of life as well.
-    request.socket.on("data", () => {
+    let bytesUnproved = 0;
+    request.socket.on("data", (chunk: Buffer) => {
       this.#lastReadMs = performance.now();
+      if (this.#state !== "greeting") return;
+      bytesUnproved += chunk.length;
+      if (bytesUnproved > MAX_UNPROVED_BYTES) socket.terminate();
     });
     socket.on("message", (data, isBinary) => this.#onMessage(data, { isBinary }));
-    socket.on("close", () => this.close(CLOSE.goingAway, "the agent closed"));
+    socket.on("close", (code) => {
+      this.close(CLOSE.goingAway, "the agent closed");
+      // Only who is there can answer a close with its code.
+      if (this.#isReplaced && code === CLOSE.replaced) this.#doors.outlived(this);
+    });
     socket.on("error", (error) => settings.log.debug({ node: this.nodeId, err: error }, "agent socket failed"));
     const handshakeMs = settings.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS;
     this.#timers.push(
@@ -144,6 +167,8 @@ export class Session {
     if (this.#state === "closed") return;
     const wasWelcomed = this.#state !== "greeting";
     this.#state = "closed";
+    this.#isReplaced = code === CLOSE.replaced;
+    this.#stranger.leave();
     for (const timer of this.#timers) clearTimeout(timer);
     for (const { settle } of [...this.#waiting.values()]) settle({ ok: false, why: "gone", error: GONE });
     for (const stream of this.#streams.values()) stream.end(NODE_DISCONNECTED);
@@ -180,24 +205,44 @@ export class Session {
     const hello = parsed.value;
     const { database, hosts, open, log } = this.#settings;
     const refuted = refuteHello(hello, { host: this.#host, nonce: this.#nonce, hosts });
-    const admitted = refuted === undefined ? database.admit(hello, { open }) : undefined;
-    if (admitted === undefined) {
-      this.#reject(refuted ?? notAdmitted(hello));
+    if (refuted !== undefined) {
+      this.#reject(refuted);
       return;
     }
-    this.hello = hello;
+    const guesses = hello.joinToken !== undefined && !open && database.node(hello.node.id) === undefined;
+    const waitSeconds = guesses ? this.#stranger.waitSeconds() : undefined;
+    if (waitSeconds !== undefined) {
+      this.#reject(guessesTooOften(waitSeconds));
+      return;
+    }
+    const admitted = database.admit(hello, { open });
+    if (!admitted.ok) {
+      if (guesses) this.#stranger.guessedWrong();
+      this.#reject(notAdmitted(hello, admitted.why));
+      return;
+    }
+    const { nodeId, publicKey, replaces } = admitted;
+    this.hello = { ...hello, node: { ...hello.node, id: nodeId, publicKey } };
+    this.replaces = replaces;
     this.acked = admitted.acked;
-    const about = { node: hello.node.id, name: hello.node.name };
+    const about = { node: nodeId, name: hello.node.name };
     if (admitted.isNew) log.info(about, "new node admitted");
+    if (replaces !== undefined)
+      log.info({ ...about, replaces }, "node has a new key; its old one is refused from now on");
     if (admitted.unseen > 0 && !admitted.isNew) {
       log.warn({ ...about, count: admitted.unseen }, "events are neither here nor in the node's log any more");
     }
     this.#state = "welcomed";
+    this.#stranger.leave();
     this.#doors.welcomed(this);
     this.#watch();
     const { heartbeatSeconds, leaseSeconds, telemetryIntervalMs } = this.#settings;
     const { acked } = admitted;
-    this.#send({ type: "welcome", sessionId: this.id, heartbeatSeconds, leaseSeconds, telemetryIntervalMs, acked });
+    const rotatedTo = replaces === undefined ? {} : { rotatedTo: nodeId };
+    this.#send({
+      ...{ type: "welcome", sessionId: this.id, heartbeatSeconds, leaseSeconds, telemetryIntervalMs, acked },
+      ...rotatedTo,
+    });
   }
 
   /** Pings, and closes when nothing was read for two heartbeats, counted from the last byte. */
@@ -303,9 +348,10 @@ export class Session {
     if (this.#badFrames >= MAX_BAD_FRAMES) this.close(CLOSE.badMessage, `${MAX_BAD_FRAMES} frames could not be used`);
   }
 
-  #reject({ closeCode, code, message }: Rejection): void {
-    this.#settings.log.warn({ code }, `node not let in: ${message}`);
-    this.#send({ type: "reject", code, message });
+  #reject({ closeCode, ...told }: Rejection): void {
+    const { code, message } = told;
+    this.#settings.log.warn({ code, address: this.#address }, `node not let in: ${message}`);
+    this.#send({ type: "reject", ...told });
     this.close(closeCode, message);
   }
 
@@ -327,6 +373,8 @@ const BINARY = {
   problem: { code: "bad_message", message: "frames are text, this one is binary" },
 } as const;
 const GONE: ReplyError = { code: "internal", message: "the node is not connected" };
+/** A `hello` is a frame, and has at most 1 MiB; nobody else's bytes are kept. */
+const MAX_UNPROVED_BYTES = 2 * 1024 * 1024;
 /** An agent that reads nothing while this much waits for it is cut off. */
 const MAX_UNREAD_BYTES = 32 * 1024 * 1024;
 /** Workloads of one node whose progress is kept. */

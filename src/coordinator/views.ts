@@ -1,5 +1,6 @@
 import type { Advertise } from "../protocol/frames.ts";
 import type { CoordinatorDatabase, NodeRecord } from "./database.ts";
+import type { KeyBefore } from "./node-keys.ts";
 import type { Schedule } from "./schedule.ts";
 import type { PlacementState } from "./states.ts";
 import type { Detail, OpenSpec, WorkloadRecord } from "./workload-table.ts";
@@ -9,6 +10,8 @@ export interface NodeView extends Partial<Omit<Advertise, "type" | "state" | "im
   id: string;
   /** Raw 32-byte Ed25519 key, base64url: its usage records verify with it. */
   publicKey: string;
+  /** The keys it had before, oldest first; absent where this is its first. */
+  replaces?: KeyBefore[];
   name: string;
   labels: Record<string, string>;
   connected: boolean;
@@ -44,11 +47,15 @@ export function nodeView(record: NodeRecord, from: { database: CoordinatorDataba
   const { type: _type, state, images: _images, ...advertised } = record.advertisement ?? {};
   const { advertisement: _advertisement, ...own } = record;
   const connected = from.schedule.sessions.has(record.id);
+  const problems = [...(record.advertisement?.problems ?? []), ...from.schedule.problemsOf(record.id)];
+  const replaces = from.database.keys.before(record.id);
   return {
     ...own,
+    ...(replaces.length > 0 && { replaces }),
     connected,
     state: connected ? (state ?? "available") : "offline",
     ...advertised,
+    ...(problems.length > 0 && { problems }),
     workloads: from.database.workloads.placed(record.id).map((workload) => workload.id),
   };
 }

@@ -19,7 +19,11 @@ const CONTAINERD_END_TIMEOUT_MS = 1_000;
 export type Daemon = ReturnType<typeof daemonOf>;
 
 /** Prepares dockerd for the folder and the configuration file of `state`; nothing runs before `start`. */
-export function daemonOf(state: EngineState, programs: Programs, through: readonly string[] = []) {
+export function daemonOf(
+  state: EngineState,
+  programs: Programs,
+  { networkNamespace, through = [] }: { networkNamespace?: string; through?: readonly string[] } = {},
+) {
   const socket = join(state.runDir, "docker.sock");
   const logFile = join(state.dir, "dockerd.log");
   const pidFile = join(state.runDir, "dockerd.pid");
@@ -34,8 +38,10 @@ export function daemonOf(state: EngineState, programs: Programs, through: readon
     await forgetDeadContainerd(state.runDir);
     const log = openSync(logFile, "a");
     const args = ["--config-file", join(state.dir, "daemon.json"), "--pidfile", pidFile, "--host", `unix://${socket}`];
-    const [program = "dockerd", ...rest] = [...through, programs.paths.dockerd ?? "dockerd", ...args];
-    child = spawn(program, rest, {
+    const command = [...through, programs.paths.dockerd ?? "dockerd", ...args];
+    // Not `ip netns exec`, which gives it another /sys with no cgroups in it.
+    if (networkNamespace !== undefined) command.unshift("nsenter", `--net=/run/netns/${networkNamespace}`);
+    child = spawn(command[0] ?? "", command.slice(1), {
       env: { ...process.env, ...programs.env, [ENGINE_MARKER]: state.dir },
       stdio: ["ignore", log, log],
       // Its own process group: Ctrl-C in a terminal must reach us and not dockerd, which we end ourselves.

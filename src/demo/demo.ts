@@ -12,6 +12,7 @@ import { buildImage } from "./image.ts";
 import { startPrivateEngine } from "./private-engine.ts";
 import { startRegistry } from "./registry.ts";
 import { rootFileSystem } from "./root-layer.ts";
+import { takeBack } from "./take-back.ts";
 import { gpusInWords, jobLine, summary, telemetryLine } from "./words.ts";
 
 export interface DemoOptions {
@@ -51,8 +52,8 @@ const JOBS = [
 
 /**
  * The whole main job on this machine, with real parts: a Docker engine (the one that is there, or as root on Debian a
- * private one), a registry with an image made on the spot, a coordinator, the daemon, two jobs. All of it is gone
- * afterwards. Resolves to whether both jobs succeeded.
+ * private one), a registry with an image made on the spot, a coordinator, the daemon, two jobs, and a third
+ * whose GPU is taken back. All of it is gone afterwards. Resolves to whether all went as it should.
  */
 export async function runDemo(asked: DemoOptions): Promise<boolean> {
   const options = { ...asked, hasGpus: asked.hasGpus && (await canAttachGpus()) };
@@ -109,12 +110,13 @@ export async function runDemo(asked: DemoOptions): Promise<boolean> {
     say(`\n$ gpunode logs ${id}`);
     say((await children.run(["logs", id, "--config", config])).trimEnd());
   }
+  const wasTakenBack = await takeBack({ client, image, gpus, children, config, say, signal });
   // A sample later the GPUs are seen to be idle again.
   await sleep(2 * SAMPLE_MS, undefined, { signal });
   for (const command of ["usage", "status"]) {
     say(`\n$ gpunode ${command}\n${(await children.run([command, "--config", config])).trimEnd()}`);
   }
-  return jobs.every(({ state }) => state === "succeeded");
+  return wasTakenBack && jobs.every(({ state }) => state === "succeeded");
 }
 
 /** A private engine attaches GPUs only where NVIDIA's toolkit is: dockerd looks for its hook on the PATH. */
@@ -163,6 +165,8 @@ function configText(
     `coordinator = { url = "ws://127.0.0.1:${port}" }`,
     `docker = { socket = ${JSON.stringify(socket)} }`,
     `telemetry = { interval_ms = ${SAMPLE_MS} }`,
+    // The jobs are the demo's own, and it leaves the firewall of the machine it is tried on alone.
+    "network = { isolate_lan = false }",
     ...(options.hasGpus ? [] : [`nvidia = { smi = ${JSON.stringify(options.simulator)}, simulated = true }`]),
     "",
   ].join("\n");

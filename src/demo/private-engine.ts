@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { type Daemon, daemonOf } from "./daemon.ts";
-import { findOrUnpack, TestbedUnavailableError, type WantedPrograms } from "./debian-packages.ts";
+import { findOrUnpack, type Programs, TestbedUnavailableError, type WantedPrograms } from "./debian-packages.ts";
 import { callEngine } from "./engine-api.ts";
 import {
   bridgeName,
@@ -41,6 +41,9 @@ const ENGINE_PROGRAMS: WantedPrograms = {
   ip: "iproute2",
 };
 
+/** Debian's iptables is a link that only an installation makes. */
+const FIREWALL_PROGRAMS: WantedPrograms = { "iptables-nft": "iptables", "ip6tables-nft": "iptables" };
+
 export interface PrivateEngineOptions {
   /** Folder for all of the engine's files: absent or empty before, removed at the end. On a disk, not in memory. */
   readonly dir: string;
@@ -52,6 +55,11 @@ export interface PrivateEngineOptions {
   readonly gpuHook?: boolean;
   /** Containers outlive a stop or crash of dockerd (`live-restore`). */
   readonly liveRestore?: boolean;
+  /**
+   * Name of a network namespace (`ip netns`) that dockerd and its networks live in, instead of this machine's own: there it sets up
+   * firewall, forwarding and address translation as an installed engine does. The bridge of this machine then only holds its number.
+   */
+  readonly networkNamespace?: string;
   /** Further keys of dockerd's own configuration file. */
   readonly daemonConfig?: Readonly<Record<string, unknown>>;
   /** Program and arguments that dockerd is started through; it has to become dockerd, as `unshare` does. */
@@ -97,7 +105,8 @@ export async function startPrivateEngine(options: PrivateEngineOptions): Promise
   const created: { runDir?: string; state?: EngineState } = {};
   let env: Readonly<Record<string, string>> = {};
   try {
-    const programs = await findOrUnpack(ENGINE_PROGRAMS, {
+    const isApart = options.networkNamespace !== undefined;
+    const programs = await findOrUnpack(isApart ? { ...ENGINE_PROGRAMS, ...FIREWALL_PROGRAMS } : ENGINE_PROGRAMS, {
       dir: options.packagesDir ?? join(dir, "packages"),
       log: options.log,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
@@ -109,8 +118,12 @@ export async function startPrivateEngine(options: PrivateEngineOptions): Promise
     created.runDir = await shortFolder(dir);
     created.state = await claimBridge(dir, created.runDir, env);
     await writeFile(join(dir, "daemon.json"), JSON.stringify(daemonConfig(created.state, options)));
-    const path = options.gpuHook ? [await writeGpuHook(dir), env.PATH].join(delimiter) : env.PATH;
-    const daemon = daemonOf(created.state, { ...programs, env: { ...env, PATH: path ?? "" } }, options.through);
+    const folders = [
+      ...(options.gpuHook ? [await writeGpuHook(dir)] : []),
+      ...(isApart ? [await writeFirewall(dir, programs)] : []),
+      env.PATH ?? "",
+    ];
+    const daemon = daemonOf(created.state, { ...programs, env: { ...env, PATH: folders.join(delimiter) } }, options);
     await daemon.start(options.signal);
     return engineHandle(created.state, daemon, env);
   } catch (error) {
@@ -258,16 +271,17 @@ async function pathsToRemove(): Promise<string[]> {
 }
 
 function daemonConfig(state: EngineState, options: PrivateEngineOptions): Record<string, unknown> {
-  const { poolBase } = subnetOf(state.number);
+  const { poolBase, bridgeCidr } = subnetOf(state.number);
+  const isApart = options.networkNamespace !== undefined;
   return {
     "data-root": join(state.dir, "data"),
     "exec-root": join(state.runDir, "exec"),
-    bridge: bridgeName(state.number),
+    ...(isApart ? { bip: bridgeCidr } : { bridge: bridgeName(state.number) }),
     "default-address-pools": [{ base: poolBase, size: 28 }],
     // Firewall and forwarding belong to the user; docker-proxy carries published ports without either.
-    iptables: false,
-    "ip-masq": false,
-    "ip-forward": false,
+    iptables: isApart,
+    "ip-masq": isApart,
+    "ip-forward": isApart,
     ip: "127.0.0.1",
     "exec-opts": ["native.cgroupdriver=cgroupfs"],
     "cgroup-parent": `/${cgroupName(state.number)}`,
@@ -283,5 +297,18 @@ async function writeGpuHook(dir: string): Promise<string> {
   // runc writes the container's state to it and takes a closed pipe for a failure, so it is read to its end.
   const script = "#!/bin/sh\ncat >/dev/null\n";
   await writeFile(join(folder, "nvidia-container-runtime-hook"), script, { mode: 0o755 });
+  return folder;
+}
+
+/** What dockerd calls to set up its firewall: Debian's programs under their usual names, with their modules where those were unpacked. */
+async function writeFirewall(dir: string, { paths, env }: Programs): Promise<string> {
+  const folder = join(dir, "firewall");
+  await mkdir(folder);
+  const modules = env.LD_LIBRARY_PATH?.split(delimiter).map((libraries) => join(libraries, "xtables"));
+  for (const name of ["iptables", "ip6tables"]) {
+    const set = modules === undefined ? "" : `XTABLES_LIBDIR='${modules.join(delimiter)}' `;
+    const script = `#!/bin/sh\n${set}exec '${paths[`${name}-nft`]}' "$@"\n`;
+    await writeFile(join(folder, name), script, { mode: 0o755 });
+  }
   return folder;
 }

@@ -108,7 +108,7 @@ export const ImageAnswer = z.object({
 export type ImageAnswer = z.infer<typeof ImageAnswer>;
 
 export const ImageListAnswer = z.array(
-  z.object({ Id: z.string(), RepoDigests: strings, RepoTags: strings, Size: count }),
+  z.object({ Id: z.string(), RepoDigests: strings, RepoTags: strings, Size: count, Labels: labels }),
 );
 
 /** One line of a pull's progress. */
@@ -152,6 +152,29 @@ export const ExecAnswer = z.object({
   ExitCode: z.number().nullish(),
   Pid: count,
 });
+
+/** dockerode makes an object with the id of it. */
+export const CreateNetworkAnswer = z.object({ id: z.string() });
+
+export const NetworkListAnswer = z.array(z.object({ Id: z.string(), Name: z.string() }));
+
+export const NetworkAnswer = z.object({
+  Id: z.string(),
+  Name: z.string(),
+  Labels: labels,
+  Options: labels,
+  IPAM: z.object({
+    Config: z
+      .array(z.object({ Gateway: text }))
+      .nullish()
+      .transform((list) => list ?? []),
+  }),
+  Containers: z
+    .record(z.string(), z.object({ IPv4Address: text, IPv6Address: text }))
+    .nullish()
+    .transform((map) => map ?? {}),
+});
+export type NetworkAnswer = z.infer<typeof NetworkAnswer>;
 
 const networkCounters = z.object({ rx_bytes: count, tx_bytes: count });
 

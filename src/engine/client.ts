@@ -19,7 +19,7 @@ export interface EngineClient extends Disposable {
   /** For `ask` and `open`, where dockerode has a method that leaves the signal out or reads a stream to its end. */
   get(
     path: string,
-    options: { query?: Record<string, string>; stream?: boolean; abortSignal: AbortSignal },
+    options: { query?: Record<string, string>; stream?: boolean; authconfig?: object; abortSignal: AbortSignal },
   ): Promise<unknown>;
   /** A request whose answer is a stream. The limit holds until the answer begins; the signal destroys the stream later too. */
   open(call: (abortSignal: AbortSignal) => Promise<unknown>, options: AskOptions): Promise<Readable>;
@@ -33,6 +33,8 @@ interface AskOptions {
   signal?: AbortSignal | undefined;
   /** Code of an error that `errors.ts` does not know; default `internal`. */
   otherwise?: ErrorCode;
+  /** Takes what must not be told out of the engine's words. */
+  hide?(words: string): string;
 }
 
 /** A living engine answers an inspect in milliseconds; on a machine that swaps, in a few seconds. */
@@ -69,13 +71,21 @@ export function engineClient(socketPath: string, limits: { answerMs?: number } =
 
   return {
     docker,
-    get(path, { query, stream, abortSignal }) {
+    get(path, { query, stream, authconfig, abortSignal }) {
       // docker-modem adds the query itself, and cuts the last letter off a path that comes with one.
       const options = query ?? {};
       const target = query === undefined ? path : `${path}?`;
       return new Promise((resolve, reject) => {
         docker.modem.dial(
-          { path: target, method: "GET", options, isStream: stream ?? false, abortSignal, statusCodes: { 200: true } },
+          {
+            path: target,
+            method: "GET",
+            options,
+            isStream: stream ?? false,
+            authconfig,
+            abortSignal,
+            statusCodes: { 200: true },
+          },
           (error: unknown, answer: unknown) => (error ? reject(error) : resolve(answer)),
         );
       });

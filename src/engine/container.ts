@@ -48,7 +48,9 @@ export interface EngineTraits {
 
 /** The engine's create request for a spec. Whatever is not in the spec is closed: no host path, namespace or device. */
 export function createRequest(spec: ContainerSpec, engine: EngineTraits): Docker.ContainerCreateOptions {
-  const env = Object.entries(gpuEnvironment(spec.env, spec.gpus)).map(([name, value]) => `${name}=${value}`);
+  const env = Object.entries(gpuEnvironment(spec.env, spec.gpus)).map(
+    ([name, value]) => `${name}=${typeof value === "string" ? value : value.reveal()}`,
+  );
   return {
     name: spec.name,
     Image: spec.image,
@@ -102,7 +104,7 @@ function hostConfig(spec: ContainerSpec, engine: EngineTraits): HostConfig {
     // Neither a seccomp nor an AppArmor profile is named: the engine then uses its default ones, where it has them.
     SecurityOpt: ["no-new-privileges"],
     CgroupnsMode: "private",
-    NetworkMode: "bridge",
+    NetworkMode: spec.network ?? "bridge",
     IpcMode: "private",
   };
 }

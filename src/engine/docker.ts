@@ -1,3 +1,4 @@
+import type { ProbeEngine } from "../isolation/needs.ts";
 import type { Engine, Log } from "../workload/needs.ts";
 import { engineClient } from "./client.ts";
 import { diskAccount } from "./disk-usage.ts";
@@ -5,8 +6,11 @@ import { containerEvents } from "./events.ts";
 import { execInside } from "./exec.ts";
 import { inspectImage, listImages } from "./images.ts";
 import { engineFacts } from "./info.ts";
+import { localImages } from "./local-images.ts";
 import { readLogs } from "./logs.ts";
+import { ownNetworks } from "./networks.ts";
 import { makeNewCaches } from "./new-caches.ts";
+import { type OpenImagesMemory, openImages } from "./open-images.ts";
 import { ownContainers } from "./own-containers.ts";
 import { createPuller } from "./pull.ts";
 import { putFile } from "./put-file.ts";
@@ -24,12 +28,14 @@ export interface DockerEngineOptions {
   log?: Log;
   /** How long most requests may take; default 10 s. */
   answerMs?: number;
+  /** Where it is kept which images were had without a login; absent: in memory alone. */
+  openImages?: OpenImagesMemory;
   /** How often running containers are looked after besides the engine's events; default 10 s. */
   relistMs?: number;
 }
 
-/** The Docker engine, and where it keeps its data. */
-export interface DockerEngine extends Engine, AsyncDisposable {
+/** The Docker engine with its networks, and where it keeps its data. */
+export interface DockerEngine extends Engine, ProbeEngine, AsyncDisposable {
   /** Where it keeps images and layers on this machine, as `info` last told; undefined before. */
   dataRoot(): string | undefined;
 }
@@ -44,11 +50,17 @@ export function createDockerEngine(options: DockerEngineOptions): DockerEngine {
   const stopper = createStopper({ events, ...containers });
   const usage = usageReader(client);
   const facts = engineFacts(client);
+  const open = openImages(options.openImages ?? { get: () => undefined, set: () => undefined });
+  const made = localImages(client);
 
   return {
+    nodeId,
+    networks: ownNetworks(client, nodeId, facts.givesIpv6),
+    findImage: made.find,
+    importImage: made.importTar,
     info: facts.info,
     dataRoot: facts.dataRoot,
-    pull: createPuller(client).pull,
+    pull: createPuller(client, open).pull,
     image: (reference) => inspectImage(client, reference),
     images: () => listImages(client),
     async create(spec) {

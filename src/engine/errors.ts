@@ -121,6 +121,14 @@ const TROUBLES: readonly Trouble[] = [
   },
   // ---- create and start
   {
+    when: /non-overlapping IPv[46] address pool|all predefined address pools/i,
+    code: "internal",
+    reason: "no_subnet",
+    says: () =>
+      "the container engine has no addresses left for one more network: remove unused ones (docker network prune), or widen " +
+      "default-address-pools in its daemon.json",
+  },
+  {
     when: /port is already allocated|address already in use/i,
     code: "internal",
     reason: "port_taken",
@@ -193,7 +201,7 @@ export class EngineSilent extends Error {
 export function translate(
   error: unknown,
   doing: string,
-  options: { socketPath: string; otherwise?: ErrorCode },
+  options: { socketPath: string; otherwise?: ErrorCode; hide?(words: string): string },
 ): Error {
   if (error instanceof GpunodeError) return error;
   if (!(error instanceof Error)) return new GpunodeError("internal", `could not ${doing}: ${String(error)}`);
@@ -204,19 +212,24 @@ export function translate(
     if (words === undefined) return error;
     return unavailable(`could not ${doing}: the container engine does not answer (${words})`, error);
   }
-  if (statusCode === 503) return unavailable(`could not ${doing}: ${wordsOf(error)}`, error);
-  return explain(wordsOf(error), doing, { ...options, cause: error });
+  const words = options.hide?.(wordsOf(error)) ?? wordsOf(error);
+  // The cause is the answer as it came, with all that was to be hidden.
+  const cause = options.hide === undefined ? error : undefined;
+  if (statusCode === 503) return unavailable(`could not ${doing}: ${words}`, cause);
+  return explain(words, doing, { ...options, cause });
 }
 
 /** The same for an engine's sentence that came inside a stream. */
 export function explain(
   words: string,
   doing: string,
-  options: { otherwise?: ErrorCode; cause?: unknown } = {},
+  options: { otherwise?: ErrorCode; cause?: unknown; hide?(words: string): string } = {},
 ): GpunodeError {
-  const engineWords = shorten(withoutQueries(words));
+  // Hidden first: half a secret at the end of what is kept would be found no more.
+  const shown = options.hide?.(words) ?? words;
+  const engineWords = shorten(withoutQueries(shown));
   for (const trouble of TROUBLES) {
-    const match = trouble.when.exec(words);
+    const match = trouble.when.exec(shown);
     if (match === null) continue;
     return new GpunodeError(trouble.code, `could not ${doing}: ${trouble.says(match)} (${engineWords})`, {
       details: { reason: trouble.reason, engine: engineWords },

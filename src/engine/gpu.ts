@@ -30,7 +30,10 @@ export function deviceRequests(gpus: readonly string[]): Docker.DeviceRequest[] 
 }
 
 /** The environment, with what a workload may not ask for replaced by what it was given. */
-export function gpuEnvironment(env: Readonly<Record<string, string>>, gpus: readonly string[]): Record<string, string> {
+export function gpuEnvironment<T>(
+  env: Readonly<Record<string, T>>,
+  gpus: readonly string[],
+): Record<string, T | string> {
   const kept = Object.entries(env).filter(([name]) => !ASKING_FOR_DEVICES.has(name));
   // `void` is the toolkit's word for "as if there were no NVIDIA runtime".
   return { ...Object.fromEntries(kept), [VISIBLE_DEVICES]: gpus.length === 0 ? "void" : gpus.join(",") };

@@ -1,3 +1,4 @@
+import type { LABEL_PROBE as LabelProbe } from "../isolation/probe-image.ts";
 import { GpunodeError } from "../protocol/errors.ts";
 import type { ImageInfo } from "../protocol/frames.ts";
 import type { LocalImage } from "../workload/needs.ts";
@@ -83,12 +84,16 @@ function familiar(repository: string): string {
   return repository.replace(/^(?:index\.)?docker\.io\//, "").replace(/^library\//, "");
 }
 
+/** On the image of our own probe, which is nobody's to start; the type holds it to the name the isolation room uses. */
+const LABEL_PROBE: typeof LabelProbe = "org.gpunode.probe";
+
 /** What this node could start without a pull. */
 export async function listImages(client: EngineClient): Promise<ImageInfo[]> {
   const answer = await client.ask((abortSignal) => client.docker.listImages({ abortSignal } as object), {
     doing: "list the images",
   });
-  return parseAnswer(ImageListAnswer, answer, "images").map(({ Id, RepoDigests, RepoTags, Size }) => ({
+  const images = parseAnswer(ImageListAnswer, answer, "images").filter(({ Labels }) => !(LABEL_PROBE in Labels));
+  return images.map(({ Id, RepoDigests, RepoTags, Size }) => ({
     digest: RepoDigests.map((entry) => entry.split("@")[1]).find((digest) => digest !== undefined) ?? Id,
     tags: RepoTags.filter((tag) => tag !== "<none>:<none>"),
     sizeMiB: Math.round((Size / 1024 / 1024) * 10) / 10,

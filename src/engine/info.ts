@@ -6,6 +6,9 @@ import { type EngineClient, parseAnswer } from "./client.ts";
 /** How long `info` waits: it is asked for while the node tells about itself. */
 const INFO_MS = 5_000;
 
+/** Docker 27 (API 1.46) has private IPv6 subnets to give and filters and translates them; before, the owner had to set both up. */
+const API_MINOR_IPV6 = 46;
+
 /** What the engine is and can do. */
 export interface EngineFacts {
   /** Never throws: an engine that is away is `available: false`. */
@@ -14,12 +17,15 @@ export interface EngineFacts {
   hasInit(): Promise<boolean>;
   /** True where its storage may be able to hold a container's layer to a size; only a try can tell. */
   mayHoldDisk(): boolean;
+  /** True where the engine gives out IPv6 subnets by itself and translates them; asked for once. */
+  givesIpv6(): Promise<boolean>;
   /** Where the engine keeps images and layers, as it last said; undefined before. */
   dataRoot(): string | undefined;
 }
 
 export function engineFacts(client: EngineClient): EngineFacts {
   let init: boolean | undefined;
+  let apiMinor: number | undefined;
   let dataRoot: string | undefined;
   let mayHoldDisk = false;
 
@@ -34,6 +40,7 @@ export function engineFacts(client: EngineClient): EngineFacts {
     const { Driver, CgroupVersion, Runtimes, InitBinary, InitCommit, DockerRootDir } = answer;
     dataRoot = DockerRootDir;
     mayHoldDisk = holdsDisk(answer);
+    apiMinor = Number(/^1\.(\d+)/.exec(ApiVersion)?.[1] ?? 0);
     // The engine names the init program it would use whether it is there or not; Debian's docker.io may come without.
     // Where it could not run the program to ask for its version, that reads "N/A". Debian's tini names no commit: "".
     init = InitBinary !== "" && InitCommit?.ID !== "N/A";
@@ -56,6 +63,10 @@ export function engineFacts(client: EngineClient): EngineFacts {
       return init ?? false;
     },
     mayHoldDisk: () => mayHoldDisk,
+    async givesIpv6() {
+      if (apiMinor === undefined) await read();
+      return (apiMinor ?? 0) >= API_MINOR_IPV6;
+    },
     dataRoot: () => dataRoot,
   };
 }

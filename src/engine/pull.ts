@@ -1,20 +1,27 @@
+import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { GpunodeError } from "../protocol/errors.ts";
+import type { Secret } from "../protocol/secret.ts";
 import type { RegistryAuth } from "../protocol/workload.ts";
 import type { LocalImage, PullOptions } from "../workload/needs.ts";
 import { PullLine } from "./answers.ts";
 import { type EngineClient, jsonLines, piecesOf } from "./client.ts";
 import { explain } from "./errors.ts";
 import { inspectImage, parseReference } from "./images.ts";
+import { hidingLogin, loginFor } from "./login.ts";
+import type { OpenImages } from "./open-images.ts";
 import { PullProgress } from "./pull-progress.ts";
 
 /**
  * Pulling images.
  *
- * - A reference by digest that is here already is not pulled: it can be nothing else. A tag is always asked for again, which
- *   costs one manifest where nothing changed. If the registry cannot be reached then, the pull fails although an older
- *   image of that tag may be here: a tenant who names a tag expects what the registry has under it, and running
- *   something else without a word is worse than a clear failure. Who wants to be independent of the registry names a digest.
+ * - A reference by digest that is here already is not pulled if this node has once had it without a login: it can be nothing else,
+ *   and everybody may have it. For any other image that is here (had with a login, or the owner's own) the registry is asked
+ *   for its manifest with the login of who wants it now: knowing a digest is no right to an image.
+ * - A tag is always asked for again, which costs one manifest where nothing changed. If the registry cannot be reached then, the
+ *   pull fails although an older image of that tag may be here: a tenant who names a tag expects what the registry has
+ *   under it, and running something else without a word is worse than a clear failure. Who wants to be independent of the
+ *   registry names a digest of an open image.
  * - The engine's stream of progress ends in the same way after a success and after a failure, so every line is looked at for
  *   an error, and in the end the image is looked up.
  * - Pulls of the same image with the same login share one. Each caller has a limit of its own; when the last one has gone the
@@ -38,17 +45,19 @@ const HEADERS_MS = 10 * 60_000;
 /** How often waiting callers are told of progress, and stalls are looked for. */
 const TICK_MS = 100;
 
-export function createPuller(client: EngineClient): Puller {
+export function createPuller(client: EngineClient, open: OpenImages): Puller {
   const shared = new Map<string, SharedPull>();
 
-  function join(reference: string, auth: RegistryAuth | undefined): SharedPull {
+  function join(reference: string, auth: Secret<RegistryAuth> | undefined): SharedPull {
     // With another login it is another pull: nobody is handed what somebody else's credentials opened.
-    const key = JSON.stringify([reference, auth]);
+    const key = createHash("sha256")
+      .update(JSON.stringify([reference, auth?.reveal()]))
+      .digest("hex");
     const running = shared.get(key);
     if (running !== undefined) return running;
     const progress = new PullProgress();
     const over = new AbortController();
-    const result = pullOnce(client, reference, { auth, progress, signal: over.signal }).finally(() => {
+    const result = pullOnce({ client, open }, reference, { auth, progress, signal: over.signal }).finally(() => {
       if (shared.get(key)?.over === over) shared.delete(key);
     });
     result.catch(() => undefined);
@@ -61,7 +70,8 @@ export function createPuller(client: EngineClient): Puller {
   return {
     async pull(reference, options) {
       options.signal.throwIfAborted();
-      if (parseReference(reference).digest !== undefined) {
+      const { repository, digest } = parseReference(reference);
+      if (digest !== undefined && open.has(repository, digest)) {
         const here = await inspectImage(client, reference, options.signal);
         if (here !== undefined) return here;
       }
@@ -102,17 +112,34 @@ async function watch(reference: string, progress: PullProgress, options: PullOpt
 }
 
 async function pullOnce(
-  client: EngineClient,
+  { client, open }: { client: EngineClient; open: OpenImages },
   reference: string,
-  options: { auth: RegistryAuth | undefined; progress: PullProgress; signal: AbortSignal },
+  options: { auth: Secret<RegistryAuth> | undefined; progress: PullProgress; signal: AbortSignal },
 ): Promise<LocalImage> {
   const { progress, signal } = options;
   const doing = `pull ${reference}`;
   const { repository, tag, digest } = parseReference(reference);
-  const authconfig = options.auth === undefined ? undefined : loginFor(repository, options.auth);
+  const authconfig = loginFor(repository, options.auth);
+  // A registry may repeat in its error what it was sent.
+  const told = { otherwise: "pull_failed", hide: hidingLogin(options.auth) } as const;
+  if (digest !== undefined) {
+    // The engine itself would not ask: it keeps manifests it has once seen, and hands them to everybody.
+    const path = `/distribution/${reference}/json`;
+    await client.ask((abortSignal) => client.get(path, { abortSignal, ...(authconfig && { authconfig }) }), {
+      doing,
+      signal,
+      timeoutMs: HEADERS_MS,
+      ...told,
+    });
+    const here = await inspectImage(client, reference, signal);
+    if (here !== undefined) {
+      if (options.auth === undefined) open.add(repository, digest);
+      return here;
+    }
+  }
   const stream = await client.open(
     (abortSignal) => client.docker.createImage(authconfig, { fromImage: repository, tag: digest ?? tag, abortSignal }),
-    { doing, signal, timeoutMs: HEADERS_MS, otherwise: "pull_failed" },
+    { doing, signal, timeoutMs: HEADERS_MS, ...told },
   );
   let pulled = digest;
   for await (const value of jsonLines(piecesOf(stream, signal))) {
@@ -120,11 +147,12 @@ async function pullOnce(
     if (!line.success) continue;
     const { error, errorDetail, status } = line.data;
     const words = errorDetail?.message ?? error;
-    if (words !== undefined) throw explain(words, doing, { otherwise: "pull_failed" });
+    if (words !== undefined) throw explain(words, doing, told);
     pulled ??= /^Digest: (sha256:[0-9a-f]{64})$/.exec(status ?? "")?.[1];
     progress.take(line.data);
   }
   signal.throwIfAborted();
+  if (options.auth === undefined && pulled !== undefined) open.add(repository, pulled);
   // By the digest the registry sent, since the tag may have been moved by another pull meanwhile.
   const exact = pulled === undefined ? undefined : await inspectImage(client, `${repository}@${pulled}`, signal);
   const image = exact ?? (await inspectImage(client, reference, signal));
@@ -133,14 +161,4 @@ async function pullOnce(
     "pull_failed",
     `could not ${doing}: the engine ended the pull without an error, but has no image`,
   );
-}
-
-/** Field names of the engine's `X-Registry-Auth` (`AuthConfig`). */
-function loginFor(repository: string, auth: RegistryAuth): Record<string, string> {
-  const host = repository.split("/")[0] ?? "";
-  // A first part without dot, colon or "localhost" is a folder of Docker Hub, as in every Docker tool.
-  const serveraddress =
-    /[.:]|^localhost$/.test(host) && repository.includes("/") ? host : "https://index.docker.io/v1/";
-  if ("identityToken" in auth) return { identitytoken: auth.identityToken, serveraddress };
-  return { username: auth.username, password: auth.password, serveraddress };
 }

@@ -56,7 +56,7 @@ export interface NetworkBytes {
  * container engines and hypervisors make, tunnels, bonds and VLANs.
  */
 const NOT_COUNTED =
-  /^(lo|docker|veth|br-|virbr|vnet|cni|flannel|cali|cilium|lxc|podman|tun|tap|wg|tailscale|dummy|ifb|bond|team|vxlan|kube-)|[.:@]/;
+  /^(lo|docker|gpn-|veth|br-|virbr|vnet|cni|flannel|cali|cilium|lxc|podman|tun|tap|wg|tailscale|dummy|ifb|bond|team|vxlan|kube-)|[.:@]/;
 
 /** `/proc/net/dev`: what the machine has received and sent since boot, over its real interfaces. */
 export function parseNetDev(text: string): NetworkBytes | undefined {

@@ -125,6 +125,8 @@ async function socketOptions(options: DialOptions, signal: AbortSignal): Promise
   const { address, caFile, certFile, keyFile, proxy } = options;
   const [ca, cert, key] = await Promise.all([caFile, certFile, keyFile].map((path) => readPem(path, signal)));
   const tls = {
+    // Said, so that NODE_TLS_REJECT_UNAUTHORIZED in somebody's environment does not say otherwise.
+    rejectUnauthorized: true,
     ...(ca !== undefined && { ca }),
     ...(cert !== undefined && { cert }),
     ...(key !== undefined && { key }),

@@ -2,6 +2,7 @@ import { Challenge, ErrorFrame, type Hello, Reject, Welcome } from "../protocol/
 import { helloBytes } from "../protocol/identity.ts";
 import { check, type FrameProblem, type RawFrame } from "../protocol/parse.ts";
 import type { LinkDoors } from "./needs.ts";
+import type { KeyRotation } from "./rotation.ts";
 
 /** What a frame of the handshake calls for. */
 export type HandshakeStep =
@@ -17,6 +18,7 @@ export interface HandshakeOptions {
   /** The Host header that was sent. */
   host: string;
   joinToken?: string;
+  rotation: KeyRotation;
 }
 
 /**
@@ -47,16 +49,18 @@ export class Handshake {
 
   #answer({ nonce, coordinatorId }: Challenge): Hello {
     const { identity, events, memory } = this.#doors;
-    const { host, joinToken } = this.#options;
+    const { host, joinToken, rotation } = this.#options;
     const { node, workloads } = this.#doors.describeNode();
     // Both, so that a coordinator that was made anew at the same address is given the token again.
     const coordinator = `${host} ${coordinatorId}`;
     this.#coordinator = coordinator;
+    const introduced = rotation.offer(host, nonce);
     return {
       type: "hello",
       node: { ...node, id: identity.nodeId, publicKey: identity.publicKey },
       signature: identity.sign(helloBytes(host, nonce, identity.nodeId)).toString("base64url"),
-      ...(joinToken !== undefined && !memory.hasWelcomed(coordinator) && { joinToken }),
+      ...(joinToken !== undefined && !memory.hasWelcomed(coordinator, identity.nodeId) && { joinToken }),
+      ...(introduced !== undefined && { rotation: introduced }),
       events: { oldest: events.oldest, newest: events.newest },
       workloads,
     };

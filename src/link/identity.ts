@@ -1,21 +1,10 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomUUID, sign } from "node:crypto";
-import {
-  closeSync,
-  fstatSync,
-  fsyncSync,
-  linkSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  unlinkSync,
-  writeSync,
-} from "node:fs";
-import { dirname } from "node:path";
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import { GpunodeError } from "../protocol/errors.ts";
-import { nodeIdOf, rawPublicKey } from "../protocol/identity.ts";
+import { nodeIdOf, publicKeyFrom, rawPublicKey } from "../protocol/identity.ts";
+import { readKeyFile, removeKeyFile, writeKeyFile } from "./key-file.ts";
 
-/** Who this node is: an Ed25519 key that never leaves the machine. */
-export interface Identity {
+/** An Ed25519 key and the name that follows from it. */
+export interface NodeKey {
   readonly nodeId: string;
   /** Raw 32 bytes, base64url. */
   readonly publicKey: string;
@@ -23,12 +12,108 @@ export interface Identity {
   sign(bytes: Uint8Array): Buffer;
 }
 
+/** A key this node had before: what it signed verifies with it. */
+export interface RetiredKey {
+  readonly nodeId: string;
+  readonly publicKey: string;
+  /** RFC 3339. */
+  readonly retiredAt: string;
+}
+
+/**
+ * Who this node is: a key that never leaves the machine, and may be changed for a new one. Id, public key and signatures
+ * are always those of the key it has now.
+ *
+ *     one key ── prepareNext ──▶ two keys ── adoptNext ──▶ one key, the new one
+ *                                    └────── dropNext ───▶ one key, the old one
+ */
+export interface Identity extends NodeKey {
+  /** The id of this node's first key. It stays, so it marks what outlives a key, as containers do. */
+  readonly firstNodeId: string;
+  /** Oldest first. */
+  readonly retired: readonly RetiredKey[];
+  /** The key that is to take over, on the disk already. */
+  readonly next: NodeKey | undefined;
+  /** Makes the key that is to take over, or gives the one that waits: somebody may know it already. */
+  prepareNext(): NodeKey;
+  /** It takes over; of the old one only the public part is kept. No error where there is none. */
+  adoptNext(): void;
+  /** It goes unused. */
+  dropNext(): void;
+}
+
+interface KeyOnDisk extends NodeKey {
+  pem: string;
+  retired: readonly RetiredKey[];
+}
+
 /**
  * Reads the node's key (PKCS 8, PEM), or makes it on the first start with mode 0600. Throws `policy_denied` where
  * others than the owner may read it, `invalid_spec` where the file holds no Ed25519 key.
+ *
+ * Keys it had before stand above the PEM block, a line each: `Retired: PUBLIC_KEY TIME`. PEM (RFC 7468, section 2) leaves what is
+ * there to those who wrote it. So who the node is lies in one file, and changes in one step.
  */
-export function loadIdentity(path: string): Identity {
-  const pem = readKey(path) ?? makeKey(path);
+export function loadIdentity(path: string, { now = Date.now }: { now?: () => number } = {}): Identity {
+  const nextPath = `${path}.next`;
+  let key = read(path) ?? make(path, { replace: false });
+  let next = read(nextPath);
+  // It took over, and the machine went down before this copy was removed.
+  if (next?.nodeId === key.nodeId) {
+    removeKeyFile(nextPath);
+    next = undefined;
+  }
+  return {
+    get nodeId() {
+      return key.nodeId;
+    },
+    get publicKey() {
+      return key.publicKey;
+    },
+    get firstNodeId() {
+      return key.retired[0]?.nodeId ?? key.nodeId;
+    },
+    get retired() {
+      return key.retired;
+    },
+    get next() {
+      return next;
+    },
+    sign: (bytes) => key.sign(bytes),
+    prepareNext() {
+      next ??= make(nextPath, { replace: true });
+      return next;
+    },
+    adoptNext() {
+      if (next === undefined) return;
+      const { nodeId, publicKey } = key;
+      const retired = [...key.retired, { nodeId, publicKey, retiredAt: new Date(now()).toISOString() }];
+      writeKeyFile(path, textOf(next.pem, retired), { replace: true });
+      key = { ...next, retired };
+      next = undefined;
+      removeKeyFile(nextPath);
+    },
+    dropNext() {
+      next = undefined;
+      removeKeyFile(nextPath);
+    },
+  };
+}
+
+function make(path: string, { replace }: { replace: boolean }): KeyOnDisk {
+  const pem = generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }).toString();
+  writeKeyFile(path, pem, { replace });
+  return keyOf(path, pem);
+}
+
+function read(path: string): KeyOnDisk | undefined {
+  const text = readKeyFile(path);
+  return text === undefined ? undefined : keyOf(path, text);
+}
+
+function keyOf(path: string, text: string): KeyOnDisk {
+  const begin = Math.max(0, text.indexOf("-----BEGIN"));
+  const pem = text.slice(begin);
   let key: KeyObject;
   try {
     key = createPrivateKey(pem);
@@ -41,51 +126,26 @@ export function loadIdentity(path: string): Identity {
     nodeId: nodeIdOf(raw),
     publicKey: raw.toString("base64url"),
     sign: (bytes) => sign(null, bytes, key),
+    pem,
+    retired: retiredIn(path, text.slice(0, begin)),
   };
 }
 
-function readKey(path: string): string | undefined {
-  let file: number;
-  try {
-    file = openSync(path, "r");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
-  try {
-    const mode = fstatSync(file).mode & 0o777;
-    if ((mode & 0o077) !== 0) {
-      throw new GpunodeError(
-        "policy_denied",
-        `${path} has mode ${mode.toString(8).padStart(4, "0")}, so others may read this node's key: "chmod 600 ${path}" if nobody has, else remove it to make a new key (the node is then a new one to its coordinator)`,
-        { details: { path, mode } },
-      );
+const RETIRED = /^Retired: (?<publicKey>[\w-]{43}) (?<retiredAt>\S+)$/;
+
+function retiredIn(path: string, head: string): RetiredKey[] {
+  const lines = head.split("\n").filter((line) => line.startsWith("Retired:"));
+  return lines.map((line) => {
+    const { publicKey, retiredAt } = RETIRED.exec(line)?.groups ?? {};
+    if (publicKey === undefined || retiredAt === undefined) {
+      throw unusable(path, `has the line "${line.slice(0, 100)}", which is not "Retired: PUBLIC_KEY TIME"`);
     }
-    return readFileSync(file, "utf8");
-  } finally {
-    closeSync(file);
-  }
+    return { nodeId: nodeIdOf(rawPublicKey(publicKeyFrom(publicKey))), publicKey, retiredAt };
+  });
 }
 
-/** Whole on the disk under its name, or not there at all: a power cut must not leave half a key. */
-function makeKey(path: string): string {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-  const pem = generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }).toString();
-  const draft = `${path}.${randomUUID()}.tmp`;
-  const file = openSync(draft, "wx", 0o600);
-  try {
-    writeSync(file, pem);
-    fsyncSync(file);
-    // A link, not a rename: the key of another process that was quicker must stay.
-    linkSync(draft, path);
-  } finally {
-    closeSync(file);
-    unlinkSync(draft);
-  }
-  const folder = openSync(dirname(path), "r");
-  fsyncSync(folder);
-  closeSync(folder);
-  return pem;
+function textOf(pem: string, retired: readonly RetiredKey[]): string {
+  return retired.map(({ publicKey, retiredAt }) => `Retired: ${publicKey} ${retiredAt}\n`).join("") + pem;
 }
 
 function unusable(path: string, what: string): GpunodeError {

@@ -4,6 +4,7 @@ import { type CoordinatorAddress, coordinatorAddress, dial, proxyUrl } from "./d
 import { DialError } from "./dial-errors.ts";
 import type { LinkDoors, LinkStatus, ProgressReport, Sample } from "./needs.ts";
 import { BACKOFF, type BackoffPolicy, nextDelayMs } from "./reconnect.ts";
+import { KeyRotation, type RotationEnd } from "./rotation.ts";
 import { Session } from "./session.ts";
 import type { SessionEnd } from "./session-end.ts";
 
@@ -43,6 +44,9 @@ export class Link {
   readonly #steady: () => number;
   readonly #random: () => number;
   readonly #backoff: BackoffPolicy;
+  readonly #rotation: KeyRotation;
+  /** Aborted when the next attempt shall not wait. */
+  #hurry = new AbortController();
   #session: Session | undefined;
   #revision = 0;
   #status: LinkStatus;
@@ -54,6 +58,7 @@ export class Link {
     if (proxy !== undefined) proxyUrl(proxy);
     this.#options = options;
     this.#doors = doors;
+    this.#rotation = new KeyRotation(doors.identity, doors.log);
     this.#now = now;
     this.#steady = options.steady ?? now;
     this.#random = random;
@@ -78,6 +83,17 @@ export class Link {
     this.#session?.advertiseChanged();
   }
 
+  /**
+   * Takes a new key, which the coordinator has to agree to; a session that is up is ended for it. Settles when it has answered,
+   * however long that takes, and is gone on with after a restart. Throws where the disk refuses.
+   */
+  rotateKey(): Promise<RotationEnd> {
+    const end = this.#rotation.begin();
+    this.#hurry.abort();
+    this.#session?.close(CLOSE.goingAway, "the agent comes back with a new key");
+    return end;
+  }
+
   /** Keeps the link up until the signal aborts; then closes the session and resolves. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     let failures = 0;
@@ -87,6 +103,7 @@ export class Link {
       const end = await this.#attempt(signal);
       if (signal.aborted) return;
       const { message, isRefused, isReplaced, retryAfterSeconds, welcomedForMs } = end;
+      if (isReplaced) this.#status.replacedAt = this.#now();
       if (welcomedForMs > 0) isDown = false;
       failures = welcomedForMs >= this.#backoff.lastedMs ? 0 : failures + 1;
       const asked = retryAfterSeconds === undefined ? {} : { retryAfterSeconds };
@@ -97,7 +114,9 @@ export class Link {
       if (!isDown || message !== this.#status.lastError) this.#doors.log.warn(fields, `${what}: ${message}`);
       isDown = true;
       this.#become(isRefused ? "refused" : "waiting", { lastError: message, retryAt: this.#now() + delayMs });
-      await sleep(delayMs, undefined, { signal }).catch(() => undefined);
+      const either = AbortSignal.any([signal, this.#hurry.signal]);
+      await sleep(delayMs, undefined, { signal: either }).catch(() => undefined);
+      this.#hurry = new AbortController();
     }
   }
 
@@ -108,6 +127,7 @@ export class Link {
       const dialled = await dial({ ...this.#options, address: this.#address, timeoutMs: handshakeTimeoutMs }, signal);
       const session = new Session(dialled, this.#doors, {
         host: this.#address.host,
+        rotation: this.#rotation,
         handshakeTimeoutMs,
         ...(ackTimeoutMs !== undefined && { ackTimeoutMs }),
         ...(joinToken !== undefined && { joinToken }),
@@ -147,12 +167,13 @@ export class Link {
     state: LinkStatus["state"],
     more: Partial<Pick<LinkStatus, "lastError" | "retryAt" | "sessionId" | "lastFrameAt">> = {},
   ): void {
-    const { url, lastError, lastFrameAt } = this.#status;
+    const { url, lastError, lastFrameAt, replacedAt } = this.#status;
     this.#status = {
       state,
       url,
       since: this.#now(),
       ...(lastFrameAt !== undefined && { lastFrameAt }),
+      ...(replacedAt !== undefined && { replacedAt }),
       ...(lastError !== undefined && state !== "connected" && { lastError }),
       ...more,
     };

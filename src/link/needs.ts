@@ -20,10 +20,10 @@ export interface EventLog {
   onAppend(listener: () => void): () => void;
 }
 
-/** Remembers over restarts which coordinators have welcomed this key; they get no join token any more. */
+/** Remembers over restarts which coordinators have welcomed which key of ours; they get no join token any more. */
 export interface CoordinatorMemory {
-  hasWelcomed(coordinator: string): boolean;
-  rememberWelcome(coordinator: string): void;
+  hasWelcomed(coordinator: string, nodeId: string): boolean;
+  rememberWelcome(coordinator: string, nodeId: string): void;
 }
 
 /** An advertisement before the link numbers it. */
@@ -87,5 +87,7 @@ export interface LinkStatus {
   lastError?: string;
   /** When the coordinator was last heard in a welcomed session, a ping included, by the clock for silence; absent before the first. */
   lastFrameAt?: number;
+  /** When a session with this key that was not ours last took the place of ours. */
+  replacedAt?: number;
   retryAt?: number;
 }

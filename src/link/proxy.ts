@@ -21,6 +21,8 @@ export function connectThroughProxy(proxy: URL, target: string, signal: AbortSig
       ...(credentials !== ":" && { "Proxy-Authorization": `Basic ${Buffer.from(credentials).toString("base64")}` }),
     },
     agent: false,
+    // See dial.ts: no environment variable makes the proxy's certificate good.
+    rejectUnauthorized: true,
     signal,
   });
   request.once("connect", (response, socket, head) => {

@@ -156,6 +156,7 @@ export class Session implements AsyncDisposable {
           isReplaced: false,
           ...(retryAfterSeconds !== undefined && { retryAfterSeconds }),
         };
+        this.#options.rotation.turnedDown(this.#end.message);
         this.close(1000, "rejected");
         break;
       }
@@ -173,7 +174,10 @@ export class Session implements AsyncDisposable {
     this.#state = "welcomed";
     const { events, memory, advertisement, log } = this.#doors;
     const { nextRevision, now, ackTimeoutMs } = this.#options;
-    if (!memory.hasWelcomed(coordinator)) memory.rememberWelcome(coordinator);
+    // From here on the node may be another one.
+    this.#options.rotation.welcomed(welcome.rotatedTo);
+    const { nodeId } = this.#doors.identity;
+    if (!memory.hasWelcomed(coordinator, nodeId)) memory.rememberWelcome(coordinator, nodeId);
     events.resume(welcome.acked);
     this.#welcomedAtMs = performance.now();
     this.#options.onWelcome(welcome);
@@ -268,6 +272,7 @@ export class Session implements AsyncDisposable {
 
   #onClose(code: number, reason: string): void {
     this.#end ??= endOfClose(code, reason);
+    if (this.#state === "greeting" && TURNED_DOWN.has(code)) this.#options.rotation.turnedDown(this.#end.message);
     if (this.#state !== "closed") this.#leave();
     clearTimeout(this.#cutOff);
     const end = { ...this.#end, welcomedForMs: this.#welcomedForMs };
@@ -301,6 +306,8 @@ const BINARY = {
   problem: { code: "bad_message", message: "frames are text, this one is binary" },
 } as const;
 const COMMANDS: ReadonlySet<string> = new Set(Command.options.map(({ shape }) => shape.type.value));
+/** The coordinator ends a handshake with one of these where our `hello` is not to its liking. */
+const TURNED_DOWN: ReadonlySet<number> = new Set([CLOSE.badMessage, CLOSE.notAuthenticated, CLOSE.refused]);
 const HANDSHAKE_TYPES: ReadonlySet<string> = new Set(["challenge", "welcome", "reject"]);
 
 function usableId(id: unknown): string | undefined {

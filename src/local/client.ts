@@ -3,6 +3,7 @@ import { type IncomingMessage, request } from "node:http";
 import { dirname } from "node:path";
 import { json } from "node:stream/consumers";
 import type { Hold } from "../protocol/frames.ts";
+import type { RotatedKey, SigningNode } from "./server.ts";
 import { SNAPSHOT_VERSION, type Snapshot } from "./snapshot.ts";
 
 /** There is no daemon to ask, or this user may not; exit code 3. */
@@ -40,8 +41,10 @@ export interface LocalClient {
   /** Resolves when no process of the daemon has the GPUs open. */
   pauseSampling(): Promise<void>;
   resumeSampling(): Promise<void>;
-  /** Usage records that end after `sinceMs`, unread, with the node whose key signed them. */
-  usage(sinceMs: number): Promise<{ node: { id: string; publicKey: string }; records: AsyncIterable<unknown> }>;
+  /** Usage records that end after `sinceMs`, unread, with the node whose keys signed them. */
+  usage(sinceMs: number): Promise<{ node: SigningNode; records: AsyncIterable<unknown> }>;
+  /** A new key for the node. `DaemonRefused` with `unsupported` where the coordinator does not take it. */
+  rotateKey(): Promise<RotatedKey>;
 }
 
 /** The answer of a daemon that has been asked comes within this; a hanging one shall not hang its owner's shell. */
@@ -111,8 +114,11 @@ export function connectLocal(socketPath: string): LocalClient {
     async usage(sinceMs) {
       const lines = linesOf(await send(socketPath, "GET", `/v1/usage?sinceMs=${sinceMs}`));
       const first = await lines.next();
-      const { node } = JSON.parse(first.value ?? "{}") as { node: { id: string; publicKey: string } };
+      const { node } = JSON.parse(first.value ?? "{}") as { node: SigningNode };
       return { node, records: parsed(lines) };
+    },
+    async rotateKey() {
+      return (await ask("POST", "/v1/rotate-key")) as RotatedKey;
     },
   };
 }

@@ -40,7 +40,9 @@ export function describe(view: AgentView): Snapshot {
   const usage = new Map(sample?.workloads.map(({ id, ...figures }) => [id, figures]));
   const workloads = view.workloads
     .map(({ record, pull }) =>
-      workloadStatus(record, pull, usage.get(record.id), (at) => instant(now + at - view.steady)),
+      workloadStatus(record, pull, record.finishedAt === undefined ? usage.get(record.id) : undefined, (at) =>
+        instant(now + at - view.steady),
+      ),
     )
     .sort((a, b) => b.acceptedAt.localeCompare(a.acceptedAt) || b.generation - a.generation);
   const lastError = lastErrorOf(view);

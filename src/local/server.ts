@@ -7,6 +7,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { GpunodeError } from "../protocol/errors.ts";
 import type { Hold } from "../protocol/frames.ts";
+import { refuteRequest } from "./guard.ts";
 import { tryLock } from "./lock.ts";
 import type { Snapshot } from "./snapshot.ts";
 
@@ -37,11 +38,25 @@ export interface LocalActions {
   /** Lets go of the GPUs; resolves when no process of ours has them open. */
   pauseSampling(): Promise<void>;
   resumeSampling(): Promise<void>;
-  /** Signed usage records that end after `sinceMs` (milliseconds since the epoch), with whose key they verify. */
-  usage(sinceMs: number): { node: { id: string; publicKey: string }; records: Iterable<unknown> };
+  /** Signed usage records that end after `sinceMs` (milliseconds since the epoch), with whose keys they verify. */
+  usage(sinceMs: number): { node: SigningNode; records: Iterable<unknown> };
   /** A workload's output, in order; with `follow` until it ends. Throws `unknown_workload`. */
   logs(id: string, options: { follow: boolean; tail?: number; signal: AbortSignal }): AsyncIterable<OutputChunk>;
+  /** Gives the node a new key. Throws `unsupported` where the coordinator does not take it. */
+  rotateKey(): Promise<RotatedKey>;
 }
+
+/** A node and all the keys it ever signed with. */
+export interface SigningNode {
+  id: string;
+  /** Raw 32-byte Ed25519 key, base64url. */
+  publicKey: string;
+  /** Those it had before, oldest first. */
+  replaces: readonly { nodeId: string; publicKey: string; retiredAt: string }[];
+}
+
+/** `pending`: the key is changed when the coordinator has been reached. */
+export type RotatedKey = { state: "done"; nodeId: string; replaces: string } | { state: "pending"; nodeId: string };
 
 /** The part of a logger used here. */
 export interface LocalLog {
@@ -63,7 +78,7 @@ export interface LocalApiOptions {
  *
  * `GET /v1/status` · `GET /v1/workloads` · `GET /v1/workloads/ID/logs?follow&tail=N` and `GET /v1/usage?sinceMs=N` (one JSON object a
  * line) · `POST /v1/drain?graceSeconds=N&maintenance` · `POST /v1/reclaim?gpu=N&forMs=N&graceSeconds=N` ·
- * `POST /v1/resume?gpu=N` · `POST /v1/sampling/pause` · `POST /v1/sampling/resume`. Errors are `{"error": {"code", "message"}}`.
+ * `POST /v1/resume?gpu=N` · `POST /v1/sampling/pause` · `POST /v1/sampling/resume` · `POST /v1/rotate-key`. Errors are `{"error": {"code", "message"}}`.
  */
 export async function startLocalApi(options: LocalApiOptions): Promise<AsyncDisposable> {
   const { socketPath, log } = options;
@@ -83,12 +98,16 @@ export async function startLocalApi(options: LocalApiOptions): Promise<AsyncDisp
     rmSync(socketPath, { force: true });
     writeFileSync(pidFile, `${process.pid}\n`, { mode: 0o644 });
     const closing = new AbortController();
-    const server = createServer((request, response) => {
+    const server = createServer(PATIENCE, (request, response) => {
       respond(request, response, options, closing.signal).catch((error: unknown) => {
         log.error({ err: error }, "a request on the local socket failed");
         response.destroy();
       });
     });
+    server.maxConnections = MOST_CONNECTIONS;
+    server.on("drop", () =>
+      log.debug({}, `more than ${MOST_CONNECTIONS} connections to the local socket: one was turned away`),
+    );
     await listen(server, socketPath);
     log.debug({ socket: socketPath }, "listening on the local socket");
     return {
@@ -107,6 +126,10 @@ export async function startLocalApi(options: LocalApiOptions): Promise<AsyncDisp
     throw error;
   }
 }
+
+/** Whoever may use the socket is trusted, but a client gone wrong shall not take the daemon's files and memory. */
+const MOST_CONNECTIONS = 256;
+const PATIENCE = { headersTimeout: 5000, requestTimeout: 10_000, connectionsCheckingInterval: 1000 };
 
 /** The kernel cuts longer paths (sockaddr_un has 108 bytes), and the socket would lie somewhere else. */
 function requireShortPath(path: string): void {
@@ -134,9 +157,17 @@ async function respond(
   { snapshot, actions }: LocalApiOptions,
   closing: AbortSignal,
 ): Promise<void> {
-  const url = new URL(request.url ?? "/", "http://gpunode");
-  const endpoint = `${request.method} ${url.pathname}`;
+  // As it was sent: what names another host, or a way up, is no path of ours.
+  const [path = "", ...rest] = (request.url ?? "").split("?");
+  const query = new URLSearchParams(rest.join("?"));
+  const endpoint = `${request.method} ${path}`;
   try {
+    const foreign = refuteRequest(request.headers);
+    if (foreign !== undefined) return sendJson(response, 403, { error: { code: "policy_denied", message: foreign } });
+    if (hasBody(request)) {
+      response.setHeader("connection", "close");
+      return sendJson(response, 413, { error: { code: "bad_message", message: "requests have no body here" } });
+    }
     const logs = /^GET \/v1\/workloads\/([^/]+)\/logs$/.exec(endpoint);
     if (endpoint === "GET /v1/status") sendJson(response, 200, await snapshot());
     else if (endpoint === "GET /v1/workloads") sendJson(response, 200, (await snapshot()).workloads);
@@ -144,33 +175,34 @@ async function respond(
       const gone = new AbortController();
       response.once("close", () => gone.abort());
       const signal = AbortSignal.any([gone.signal, closing]);
-      const tail = wholeNumber(url, "tail");
-      const follow = url.searchParams.has("follow") && url.searchParams.get("follow") !== "false";
-      const chunks = actions.logs(decodeURIComponent(logs[1] ?? ""), {
+      const tail = wholeNumber(query, "tail");
+      const follow = query.has("follow") && query.get("follow") !== "false";
+      const chunks = actions.logs(decoded(logs[1] ?? ""), {
         follow,
         signal,
         ...(tail !== undefined && { tail }),
       });
       await sendLines(response, linesOf(chunks, signal), signal);
     } else if (endpoint === "GET /v1/usage") {
-      const { node, records } = actions.usage(wholeNumber(url, "sinceMs") ?? 0);
+      const { node, records } = actions.usage(wholeNumber(query, "sinceMs") ?? 0);
       await sendLines(response, jsonLines([{ node }], records), closing);
     } else if (endpoint === "POST /v1/drain") {
-      const maintenance = url.searchParams.has("maintenance");
-      sendJson(response, 200, await actions.drain({ ...graceOf(url), ...(maintenance && { maintenance }) }));
+      const maintenance = query.has("maintenance");
+      sendJson(response, 200, await actions.drain({ ...graceOf(query), ...(maintenance && { maintenance }) }));
     } else if (endpoint === "POST /v1/reclaim") {
-      const forMs = wholeNumber(url, "forMs");
-      const options = { ...gpusOf(url), ...graceOf(url), ...(forMs !== undefined && { forMs }) };
+      const forMs = wholeNumber(query, "forMs");
+      const options = { ...gpusOf(query), ...graceOf(query), ...(forMs !== undefined && { forMs }) };
       sendJson(response, 200, await actions.reclaim(options));
     } else if (endpoint === "POST /v1/resume") {
-      sendJson(response, 200, await actions.resume(gpusOf(url)));
+      sendJson(response, 200, await actions.resume(gpusOf(query)));
     } else if (endpoint === "POST /v1/sampling/pause") {
       await actions.pauseSampling();
       sendJson(response, 200, { sampling: "paused" });
     } else if (endpoint === "POST /v1/sampling/resume") {
       await actions.resumeSampling();
       sendJson(response, 200, { sampling: "running" });
-    } else sendJson(response, 404, { error: { code: "not_found", message: `there is no ${endpoint}` } });
+    } else if (endpoint === "POST /v1/rotate-key") sendJson(response, 200, await actions.rotateKey());
+    else sendJson(response, 404, { error: { code: "not_found", message: `there is no ${endpoint}` } });
   } catch (error) {
     if (!(error instanceof GpunodeError)) throw error;
     const { code, message } = error;
@@ -180,18 +212,30 @@ async function respond(
   }
 }
 
-function gpusOf(url: URL): { gpus?: string[] } {
-  const gpus = url.searchParams.getAll("gpu");
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) !== 0;
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw new GpunodeError("bad_message", `"${part.slice(0, 100)}" in the path is not URL-encoded`);
+  }
+}
+
+function gpusOf(query: URLSearchParams): { gpus?: string[] } {
+  const gpus = query.getAll("gpu");
   return gpus.length === 0 ? {} : { gpus };
 }
 
-function graceOf(url: URL): { graceSeconds?: number } {
-  const graceSeconds = wholeNumber(url, "graceSeconds");
+function graceOf(query: URLSearchParams): { graceSeconds?: number } {
+  const graceSeconds = wholeNumber(query, "graceSeconds");
   return graceSeconds === undefined ? {} : { graceSeconds };
 }
 
-function wholeNumber(url: URL, name: string): number | undefined {
-  const text = url.searchParams.get(name);
+function wholeNumber(query: URLSearchParams, name: string): number | undefined {
+  const text = query.get(name);
   if (text === null) return undefined;
   if (!/^\d{1,15}$/.test(text)) throw new GpunodeError("bad_message", `${name}=${text}: expected a whole number`);
   return Number(text);

@@ -44,6 +44,17 @@ export const Hello = z.object({
   /** Ed25519 over `helloBytes`, base64url. */
   signature: z.string(),
   joinToken: z.string().exactOptional(),
+  /** The node asks to be known by another key from now on; `node` and `signature` are still the old key's. */
+  rotation: z
+    .object({
+      /** Of the new key; raw 32 bytes, base64url. */
+      publicKey: z.string(),
+      /** The old key's over `rotationBytes`: it hands over. */
+      proof: z.string(),
+      /** The new key's over the same bytes: whoever asks holds it. */
+      signature: z.string(),
+    })
+    .exactOptional(),
   /** What the node's event log still holds; both 0 when it holds nothing and never did. */
   events: z.object({ oldest: Count, newest: Count }),
   workloads: z.array(z.object({ id: WorkloadId, generation: Generation, state: WorkloadState })),
@@ -116,6 +127,8 @@ export const PolicyInfo = z.object({
   preemptWithinSeconds: Quantity.exactOptional(),
   /** An `assign` may take GPUs from preemptible workloads of lower priority. */
   priorityPreemption: z.boolean().exactOptional(),
+  /** Images run only with a signature by a key of the provider's choice. */
+  signedImages: z.boolean().exactOptional(),
 });
 export type PolicyInfo = z.infer<typeof PolicyInfo>;
 
@@ -275,6 +288,8 @@ export const Welcome = z.object({
   leaseSeconds: z.number().min(1),
   telemetryIntervalMs: z.int().min(100).max(3_600_000),
   acked: Count,
+  /** The id of the key of `hello.rotation`, by which the node is known from now on; absent where the old key stays. */
+  rotatedTo: NodeId.exactOptional(),
 });
 export type Welcome = z.infer<typeof Welcome>;
 

@@ -34,6 +34,14 @@ export function helloBytes(host: string, nonce: string, nodeId: string): Buffer 
   return Buffer.from(`${PROTOCOL}\n${host}\n${nonce}\n${nodeId}`, "utf8");
 }
 
+/**
+ * The bytes both keys sign when a node moves from one to the other: bound, like `helloBytes`, to this coordinator and this
+ * challenge, and of another first line, so that neither signature can stand for the other. `newPublicKey` is base64url as sent.
+ */
+export function rotationBytes(host: string, nonce: string, nodeId: string, newPublicKey: string): Buffer {
+  return Buffer.from(`${PROTOCOL} rotate\n${host}\n${nonce}\n${nodeId}\n${newPublicKey}`, "utf8");
+}
+
 /** The raw 32 bytes of an Ed25519 public key object. */
 export function rawPublicKey(key: KeyObject): Buffer {
   const { x } = key.export({ format: "jwk" });

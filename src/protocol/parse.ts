@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import type { ErrorCode } from "./errors.ts";
+import { whyNotJson } from "./json-text.ts";
 import { MAX_FRAME_BYTES } from "./limits.ts";
 
 /** A frame that could not be used, in the words of an `error` or `reply` frame. */
@@ -31,7 +32,7 @@ export function parseFrame(text: string): Parsed<RawFrame> {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    return bad(`the frame is not JSON: ${error instanceof Error ? error.message : "unreadable"}`);
+    return bad(`the frame is not JSON: ${whyNotJson(error)}`);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) return bad("the frame is not a JSON object");
   const { type, id } = value as { type?: unknown; id?: unknown };

@@ -54,6 +54,8 @@ export interface NodeFacts {
   engineProblem?: string;
   /** What the engine lacks that no workload may be without; undefined where it has all. */
   engineLacks?: string;
+  /** Why workloads cannot be kept off the owner's network, where the owner wants that; undefined where they can. */
+  isolationProblem?: string;
   cpus: number;
   memoryMiB: number;
   /** Free space where images and layers go; undefined is unknown. */
@@ -79,6 +81,7 @@ export function requireAllButGpus(workload: Workload, node: NodeFacts): void {
     throw new GpunodeError("draining", `the node accepts nothing new: ${node.heldBack}`);
   }
   if (node.engineProblem !== undefined) throw new GpunodeError("engine_unavailable", node.engineProblem);
+  if (node.isolationProblem !== undefined) throw new GpunodeError("policy_denied", node.isolationProblem);
   requireStanding(workload, node);
   requireCount(node);
   requirePorts(workload, node);

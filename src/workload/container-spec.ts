@@ -9,14 +9,14 @@ import { INBOX, NOTICE_FILE, NOTICE_VARIABLE } from "./tenant-notice.ts";
 export function containerSpec(
   record: WorkloadRecord,
   secrets: Secrets | undefined,
-  node: { policy: Policy; nodeId: string; limits: Limits },
+  node: { policy: Policy; nodeId: string; limits: Limits; network?: string },
 ): ContainerSpec {
-  const { spec, id, generation } = record;
+  const { spec } = record;
   const { cpus, memoryMiB, shmMiB, pids, diskMiB } = node.limits;
   const { runtime, hostIp, readOnlyRoot } = node.policy;
   return {
     name: containerName(record),
-    labels: { [LABEL_NODE]: node.nodeId, [LABEL_WORKLOAD]: id, [LABEL_GENERATION]: String(generation) },
+    labels: ownLabels(record, node.nodeId),
     image: record.imageId ?? spec.image,
     ...(spec.entrypoint !== undefined && { entrypoint: spec.entrypoint }),
     ...(spec.command !== undefined && { command: spec.command }),
@@ -34,8 +34,14 @@ export function containerSpec(
     volumes: spec.caches.map(({ name, path }) => ({ name: cacheVolume(record, name), path })),
     inbox: INBOX,
     ...(runtime !== undefined && { runtime }),
+    ...(node.network !== undefined && { network: node.network }),
     stopSignal: spec.stop.signal,
   };
+}
+
+/** What a workload's container and network are found again by. */
+export function ownLabels({ id, generation }: WorkloadRecord, nodeId: string): Record<string, string> {
+  return { [LABEL_NODE]: nodeId, [LABEL_WORKLOAD]: id, [LABEL_GENERATION]: String(generation) };
 }
 
 /** Name of a cache's volume. Kind and length of the owner's name keep two owners, or an owner and a workload, apart. */

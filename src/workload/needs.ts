@@ -1,5 +1,6 @@
 import type { DurableEvent, EventBody } from "../protocol/event.ts";
 import type { EngineInfo, ImageInfo } from "../protocol/frames.ts";
+import type { Secret } from "../protocol/secret.ts";
 import type { PortBinding, RegistryAuth } from "../protocol/workload.ts";
 
 /**
@@ -24,7 +25,7 @@ export interface LocalImage {
 }
 
 export interface PullOptions {
-  auth?: RegistryAuth;
+  auth?: Secret<RegistryAuth>;
   /** Give up when no byte and no status came for this long. A slow pull that moves is never cut. */
   noProgressMs: number;
   /** Bytes over all layers known so far; called as often as the engine reports. */
@@ -41,7 +42,7 @@ export interface ContainerSpec {
   image: string;
   entrypoint?: string[];
   command?: string[];
-  env: Record<string, string>;
+  env: Record<string, string | Secret>;
   workdir?: string;
   user?: string;
   /** UUIDs of GPUs or MIG instances; [] = none, and the container is then told to see none. */
@@ -67,6 +68,8 @@ export interface ContainerSpec {
    */
   inbox?: string;
   runtime?: string;
+  /** Id of the network it is on; the engine's default bridge where absent. */
+  network?: string;
   stopSignal: string;
 }
 
@@ -199,6 +202,29 @@ export interface Engine {
    * the container has no inbox there, `internal` with the engine's words, or the signal's reason.
    */
   putFile(id: string, file: SmallFile, options: { signal: AbortSignal }): Promise<void>;
+}
+
+/**
+ * Where a provider wants signatures: what an image must pass before anything is made of it. `image` is `host/path@sha256:…`, so what
+ * was looked at is what runs. Throws `image_not_allowed` where no signature by one of the provider's keys is found, `policy_denied`
+ * where it cannot be looked for here, or the signal's reason.
+ */
+export type SignatureCheck = (
+  image: string,
+  options: { auth?: Secret<RegistryAuth>; signal: AbortSignal },
+) => Promise<void>;
+
+/** Networks of the workloads' own, which keep them off the owner's. */
+export interface WorkloadNetworks {
+  /** Why no workload can be isolated now, as a `policy_denied` says it; undefined where one can, or it is not known yet. */
+  problem(): string | undefined;
+  /**
+   * Makes sure of the network of a container of that name and returns its id, once isolation is known to hold. Throws `policy_denied` where it
+   * does not, `engine_unavailable`, `internal`, or the signal's reason.
+   */
+  open(container: { name: string; labels: Record<string, string> }, signal: AbortSignal): Promise<string>;
+  /** Removes the network of that container, which is gone. Never throws: what cannot be removed now is removed later. */
+  close(name: string): Promise<void>;
 }
 
 /** Label on every container of ours: the node's id. */

@@ -35,6 +35,9 @@ export interface Change {
   record: WorkloadRecord;
 }
 
+/** A deadline on the wall, told anew by the next agent, is by the steady clock a little another one: that is no sooner end. */
+const SAME_MOMENT_MS = 1_000;
+
 /** The record under its notice, with when it must be over and what it gets less of. */
 interface Told extends Change {
   deadlineAt?: number;
@@ -130,7 +133,7 @@ function noticed(runner: Runner, why: PreemptWhy, at: number, withinMs: number):
   const bound = earliest(why.deadlineAt, graceAt, before?.deadlineAt);
   // What has not begun to run has nothing to save.
   if (begin === "late" && record.state === "running" && bound - wanted > at) {
-    if (before?.deadlineAt !== undefined && before.deadlineAt <= bound) return undefined;
+    if (before?.deadlineAt !== undefined && before.deadlineAt <= bound + SAME_MOMENT_MS) return undefined;
     const notice = { ...told, deadlineAt: bound, beginAt: bound - wanted };
     return { runner, record: { ...record, notice }, deadlineAt: bound };
   }

@@ -1,3 +1,4 @@
+import { Secret } from "../protocol/secret.ts";
 import type { RegistryAuth } from "../protocol/workload.ts";
 import { type Policy, requireImage } from "./admit.ts";
 import type { Engine } from "./needs.ts";
@@ -14,7 +15,7 @@ export async function prefetch(
 ): Promise<void> {
   requireImage(image, policy);
   await engine.pull(image, {
-    ...(registryAuth !== undefined && { auth: registryAuth }),
+    ...(registryAuth !== undefined && { auth: new Secret(registryAuth) }),
     noProgressMs: policy.pullNoProgressMs,
     onProgress: () => undefined,
     signal,

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { PreemptionCause, Timings, type WorkloadEvent } from "../protocol/event.ts";
+import { hiding, Secret } from "../protocol/secret.ts";
 import { PortBinding, type RegistryAuth, Workload, WorkloadState } from "../protocol/workload.ts";
 import { Limits } from "./limits.ts";
 
@@ -9,8 +10,32 @@ export type StoredWorkload = z.infer<typeof StoredWorkload>;
 
 /** Secrets a workload came with; they live in memory only. */
 export interface Secrets {
-  registryAuth?: RegistryAuth;
-  secretEnv: Record<string, string>;
+  registryAuth?: Secret<RegistryAuth>;
+  secretEnv: Record<string, Secret>;
+}
+
+/** Takes the secrets out of what came over the wire. */
+export function secretsOf({ registryAuth, secretEnv }: Pick<Workload, "registryAuth" | "secretEnv">): Secrets {
+  return {
+    ...(registryAuth !== undefined && { registryAuth: new Secret(registryAuth) }),
+    secretEnv: Object.fromEntries(Object.entries(secretEnv).map(([name, value]) => [name, new Secret(value)])),
+  };
+}
+
+/** Takes a workload's secrets out of words that others chose: see `hiding`. */
+export function hidingSecrets(secrets: Secrets | undefined): (text: string) => string {
+  if (secrets === undefined) return (text) => text;
+  const { registryAuth, secretEnv } = secrets;
+  return hiding([
+    ...(registryAuth === undefined ? [] : credentialsIn(registryAuth)),
+    ...Object.values(secretEnv).map((value) => value.reveal()),
+  ]);
+}
+
+/** What of a login must not be shown; the user's name may be. */
+function credentialsIn(auth: Secret<RegistryAuth>): string[] {
+  const login = auth.reveal();
+  return "identityToken" in login ? [login.identityToken] : [login.password];
 }
 
 /** Why a workload is being ended before its own end, and how. Once set it is only ever replaced by a harder one. */

@@ -5,15 +5,16 @@ import type { Gpu } from "../protocol/gpu.ts";
 import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
 import { linkedController, orAborted } from "./abort.ts";
 import { type Policy, requireEffectiveUser, requireStanding } from "./admit.ts";
-import { containerSpec } from "./container-spec.ts";
+import { containerSpec, ownLabels } from "./container-spec.ts";
 import { heedNotice } from "./heed-notice.ts";
 import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
+import { initComplaint } from "./init-complaint.ts";
 import type { Limits } from "./limits.ts";
-import type { ContainerState, Engine, Journal, Log } from "./needs.ts";
+import type { ContainerState, Engine, Journal, Log, SignatureCheck, WorkloadNetworks } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
 import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
 import { watchHealth } from "./probe.ts";
-import { containerName, eventOf, type Secrets, type StopOrder, type WorkloadRecord } from "./record.ts";
+import { containerName, eventOf, hidingSecrets, type Secrets, type StopOrder, type WorkloadRecord } from "./record.ts";
 import { isTerminal } from "./state.ts";
 import { harder } from "./stop-order.ts";
 import { takeDown } from "./take-down.ts";
@@ -39,7 +40,11 @@ export interface RunnerDoors {
   /** The clock for deadlines, which no step of the wall clock moves; milliseconds since the epoch. */
   steady(): number;
   policy: Policy;
+  /** Absent where the provider wants no signatures. */
+  requireSignature?: SignatureCheck;
   nodeId: string;
+  /** Absent where workloads are on the engine's default bridge. */
+  networks?: WorkloadNetworks;
   host: { architecture: string };
   driver(): DriverFacts;
   gpus(uuids: readonly string[]): Gpu[];
@@ -116,6 +121,7 @@ export class Runner {
 
   /** The coordinator sent the same generation again, with its secrets: a restored runner may need them. */
   giveSecrets(secrets: Secrets): void {
+    if (this.#isOver) return;
     this.#secrets ??= secrets;
     this.#secretsCame.resolve();
   }
@@ -173,14 +179,14 @@ export class Runner {
         if (signal.aborted) continue;
         if (isTerminal(this.record.state) && (container === undefined || !isUp(container))) this.#letGo();
         const step = nextStep(this.record, container);
-        if (step.do === "done") return;
+        if (step.do === "done") return await this.#doors.networks?.close(containerName(this.record));
         await this.#perform(step, signal, detach);
         this.#engineAwaySince = undefined;
         retryMs = RETRY_FIRST_MS;
       } catch (error) {
         if (detach.aborted) return;
         if (signal.aborted) continue;
-        if (!this.#settle(error)) {
+        if (!this.#settle(withoutSecrets(error, this.#secrets))) {
           await sleep(retryMs, undefined, { signal }).catch(() => undefined);
           retryMs = Math.min(retryMs * 2, RETRY_MOST_MS);
         }
@@ -249,7 +255,7 @@ export class Runner {
       case "create":
         return await this.#create(signal);
       case "start":
-        return await this.#start(step.container);
+        return await this.#start(step.container, signal);
       case "markRunning":
         return this.#markRunning(step.container);
       case "wait":
@@ -259,7 +265,7 @@ export class Runner {
       case "stop":
         return await takeDown(this.#record, step.container, this.#doors, signal);
       case "finish":
-        return this.#finish(step.container);
+        return this.#finish(step.container, await initComplaint(step.container, engine, signal));
       case "remove":
         await this.#keepLogs(step.container, detach);
         return await engine.remove(step.container.id);
@@ -279,19 +285,25 @@ export class Runner {
 
   #letGo(): void {
     this.#isOver = true;
+    this.#secrets = undefined;
     this.#ended.resolve();
   }
 
   /** Its container is seen to be down: with the record's end it holds nothing any more. */
-  #finish(container: ContainerState | undefined): void {
+  #finish(container: ContainerState | undefined, complaint: Awaited<ReturnType<typeof initComplaint>>): void {
     this.#isOver = true;
     try {
-      this.#record.end({ ...endingOf(this.record, container), ...finishedAt(container) });
+      const { message, ...ending } = endingOf(this.record, container);
+      const why = ending.reason === "exit_code" ? complaint : undefined;
+      // The engine's or the init's words on a failed start may quote what the container was made of.
+      const words = why?.message ?? message;
+      const told = words === undefined ? {} : { message: hidingSecrets(this.#secrets)(words) };
+      this.#record.end({ ...ending, ...why, ...told, ...finishedAt(container) });
     } catch (error) {
       this.#isOver = false;
       throw error;
     }
-    this.#ended.resolve();
+    this.#letGo();
   }
 
   async #pullImage(signal: AbortSignal): Promise<void> {
@@ -316,8 +328,9 @@ export class Runner {
     const { image: reference, user, gpus, env } = this.record.spec;
     const auth = this.#secrets?.registryAuth;
     try {
+      const login = auth === undefined ? {} : { auth };
       const image = await engine.pull(reference, {
-        ...(auth !== undefined && { auth }),
+        ...login,
         noProgressMs: policy.pullNoProgressMs,
         onProgress: (currentBytes, totalBytes) => {
           this.#pull = { currentBytes, totalBytes };
@@ -330,6 +343,7 @@ export class Runner {
       const own = Object.entries(env).map(([name, value]) => `${name}=${value}`);
       checkImageDemands({ ...image, env: [...image.env, ...own] }, this.#doors.host, this.#doors.driver(), needed);
       requireEffectiveUser(user, image.user, policy);
+      await this.#doors.requireSignature?.(byDigest(reference, image.digest), { ...login, signal });
       return { imageId: image.id, imageDigest: image.digest };
     } finally {
       this.#pull = undefined;
@@ -349,15 +363,22 @@ export class Runner {
     if (this.record.spec.ports.length > 0) this.#record.save({ ports: await this.#doors.pickPorts(this.record) });
     signal.throwIfAborted();
     const began = performance.now();
-    const containerId = await this.#createWithImage(signal);
+    const containerId = await this.#createWithImage(await this.#openNetwork(signal), signal);
     this.#record.save({ containerId, timings: { ...this.record.timings, createMs: elapsed(began) } });
   }
 
+  async #openNetwork(signal: AbortSignal): Promise<{ network?: string }> {
+    const { networks, nodeId } = this.#doors;
+    if (networks === undefined) return {};
+    const container = { name: containerName(this.record), labels: ownLabels(this.record, nodeId) };
+    return { network: await networks.open(container, signal) };
+  }
+
   /** An image that was pruned since its pull is pulled once more. */
-  async #createWithImage(signal: AbortSignal): Promise<string> {
+  async #createWithImage(on: { network?: string }, signal: AbortSignal): Promise<string> {
     const { engine, policy, nodeId } = this.#doors;
     const limits = this.#doors.limits(this.record);
-    const create = () => engine.create(containerSpec(this.record, this.#secrets, { policy, nodeId, limits }));
+    const create = () => engine.create(containerSpec(this.record, this.#secrets, { policy, nodeId, limits, ...on }));
     try {
       return await create();
     } catch (error) {
@@ -369,7 +390,9 @@ export class Runner {
     }
   }
 
-  async #start(container: ContainerState): Promise<void> {
+  async #start(container: ContainerState, signal: AbortSignal): Promise<void> {
+    // A reboot between create and start takes the rules away and leaves the container.
+    await this.#openNetwork(signal);
     const began = performance.now();
     await this.#doors.engine.start(container.id);
     const timings = { ...this.record.timings, startMs: elapsed(began) };
@@ -469,11 +492,32 @@ export class Runner {
       const next = { ...record, restarts, ...(restartedAfter !== undefined && { restartedAfter }) };
       this.#record.replace(next, [eventOf({ ...next, reason: "restarted", message })]);
     }
+    await this.#openNetwork(signal);
     signal.throwIfAborted();
     await this.#doors.engine.start(container.id);
     // Those who follow its output go on reading only now that it writes again.
     this.#record.tellChanged();
   }
+}
+
+/** The very image of a reference, whatever its tag says meanwhile. */
+function byDigest(reference: string, digest: string): string {
+  return `${reference.replace(/@.*$/, "").replace(/:[^:/]*$/, "")}@${digest}`;
+}
+
+/** The same error in words that quote no secret of the workload's, for the log and for those who are told. */
+function withoutSecrets(error: unknown, secrets: Secrets | undefined): unknown {
+  if (secrets === undefined || !(error instanceof Error) || error instanceof JournalRefused) return error;
+  const hide = hidingSecrets(secrets);
+  if (!(error instanceof GpunodeError)) {
+    return Object.assign(new Error(hide(error.message)), { stack: hide(error.stack ?? "") });
+  }
+  const details = Object.entries(error.details ?? {}).map(([name, value]) => [
+    name,
+    typeof value === "string" ? hide(value) : value,
+  ]);
+  // Without its cause, which is the engine's answer as it came.
+  return new GpunodeError(error.code, hide(error.message), { details: Object.fromEntries(details) });
 }
 
 /** When a container that is down went down, as the engine tells. */

@@ -9,7 +9,16 @@ import { DesiredSet } from "./desired-set.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import { silenceEnds } from "./lease.ts";
 import { type Limits, limitsOf } from "./limits.ts";
-import { type Engine, type Journal, type JournalRow, LABEL_GENERATION, LABEL_WORKLOAD, type Log } from "./needs.ts";
+import {
+  type Engine,
+  type Journal,
+  type JournalRow,
+  LABEL_GENERATION,
+  LABEL_WORKLOAD,
+  type Log,
+  type SignatureCheck,
+  type WorkloadNetworks,
+} from "./needs.ts";
 import { WorkloadOutput } from "./output.ts";
 import { PortBook } from "./port-range.ts";
 import { type Change, type PreemptDoors, type PreemptWhy, planPreemption, preempt, withdraw } from "./preempt.ts";
@@ -21,6 +30,7 @@ import {
   recordKey,
   type Secrets,
   type StoredWorkload,
+  secretsOf,
   WorkloadRecord,
 } from "./record.ts";
 import { Runner, type RunnerDoors } from "./runner.ts";
@@ -43,7 +53,10 @@ export interface SupervisorDoors {
   /** The clock for deadlines, which no step of the wall clock moves; milliseconds since the epoch. */
   steady(): number;
   policy: Policy;
+  requireSignature?: SignatureCheck;
   nodeId: string;
+  /** Absent where workloads are on the engine's default bridge. */
+  networks?: WorkloadNetworks;
   host: { architecture: string; cpus: number; memoryMiB: number };
   driver: RunnerDoors["driver"];
   gpus(): readonly Gpu[];
@@ -355,8 +368,9 @@ export class Supervisor implements AsyncDisposable {
   }
 
   #facts(id: string) {
-    const { gpus, engineProblem, engineLacks } = this.#doors;
+    const { gpus, engineProblem, engineLacks, networks } = this.#doors;
     const problem = engineProblem();
+    const isolationProblem = networks?.problem();
     const lacks = engineLacks?.();
     const held = this.#doors.held();
     return {
@@ -367,6 +381,7 @@ export class Supervisor implements AsyncDisposable {
       ...(held.node !== undefined && { heldBack: held.node }),
       ...(problem !== undefined && { engineProblem: problem }),
       ...(lacks !== undefined && { engineLacks: lacks }),
+      ...(isolationProblem !== undefined && { isolationProblem }),
       live: this.records()
         .filter((record) => !isTerminal(record.state) && record.stop === undefined && record.id !== id)
         .map(({ id: other, spec }) => ({
@@ -493,10 +508,6 @@ function newRecord(workload: Workload, gpus: string[], now: number): WorkloadRec
     timings: {},
     acceptedAt: now,
   };
-}
-
-function secretsOf({ registryAuth, secretEnv }: Workload): Secrets {
-  return registryAuth === undefined ? { secretEnv } : { registryAuth, secretEnv };
 }
 
 function holdsAny(gpu: Gpu, uuids: readonly string[]): boolean {

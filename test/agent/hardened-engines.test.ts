@@ -45,6 +45,7 @@ describe.runIf(engineIsPrivate)("on an engine that remaps users", { timeout: 180
     site = things.use(
       await Site.open({
         socket: engine.socket,
+        simulated: true,
         more: 'policy = { userns = "require" }\n',
         env: { GPUNODE_POLICY_ALLOW_ROOT: "" },
       }),
@@ -108,7 +109,9 @@ describe.runIf(engineIsPrivate)("under gVisor", { timeout: 180_000 }, () => {
     );
     const registry = things.use(await startRegistry());
     image = registry.add("gvisor/sh:1", await smallImage({ user: "1000:1000" }));
-    site = things.use(await Site.open({ socket: engine.socket, more: 'policy = { runtime = "runsc" }\n' }));
+    site = things.use(
+      await Site.open({ socket: engine.socket, simulated: true, more: 'policy = { runtime = "runsc" }\n' }),
+    );
   }, 180_000);
   afterAll(() => things.disposeAsync());
 

@@ -55,7 +55,7 @@ describe.runIf(haveEngine)("a job, from submit to done", () => {
     for (const one of spans) {
       for (const other of spans) {
         if (one === other || one.gpu !== other.gpu) continue;
-        expect(one.to <= other.from || other.to <= one.from).toBe(true);
+        expect(one.to <= other.from || other.to <= one.from, JSON.stringify([spans, ended])).toBe(true);
       }
     }
     expect(spans.every(({ from, to }) => to >= from)).toBe(true);

@@ -18,10 +18,22 @@ export interface RigOptions {
   scenario?: string;
   /** Further lines of the configuration. */
   more?: string;
-  /** Another engine than the run's, without GPUs to attach. */
-  socket?: string;
+  /** Further keys of its section "coordinator", where it has one. */
+  coordinator?: string;
   /** Further variables of the daemon. */
   env?: NodeJS.ProcessEnv;
+  /** Goes before the daemon's command line. */
+  under?: readonly string[];
+  /** The engine attaches no GPUs: they are only named. */
+  simulated?: boolean;
+  /** The engine's socket; default: the run's engine. */
+  socket?: string;
+  /** The network section; default: workloads are not isolated. */
+  network?: string;
+  /** Makes the coordinator's port known where the daemon runs. */
+  relay?(port: number): Promise<void>;
+  /** File with the milliseconds by which its wall clock is off (test/faults/clock.mjs). */
+  clock?: string;
 }
 
 /** One machine that lends GPUs: the real daemon on the real engine, with simulated GPUs. */
@@ -34,7 +46,8 @@ export class Rig implements AsyncDisposable {
   #daemon: ChildProcess | undefined;
 
   constructor(options: RigOptions & { url?: string; smi?: string }) {
-    this.#env = options.env ?? {};
+    this.#env = { ...options.env, ...(options.clock !== undefined && { GPUNODE_TEST_CLOCK: options.clock }) };
+    this.#under = options.under ?? [];
     writeFileSync(this.scenario, options.scenario ?? "");
     this.#scenario = options.scenario === undefined ? "rtx4090x2" : this.scenario;
     writeFileSync(
@@ -42,10 +55,11 @@ export class Rig implements AsyncDisposable {
       `name = "rig"
 state_dir = "${join(this.dir, "state")}"
 run_dir = "${join(this.dir, "run")}"
-${options.url === undefined ? "" : `coordinator = { url = "${options.url}" }`}
+${options.url === undefined ? "" : `coordinator = { url = "${options.url}"${options.coordinator === undefined ? "" : `, ${options.coordinator}`} }`}
 docker = { socket = "${options.socket ?? engineSocket()}" }
-nvidia = { smi = "${options.smi ?? join(root, "bin/nvidia-smi-sim.js")}", simulated = ${!engineIsPrivate || options.socket !== undefined} }
+nvidia = { smi = "${options.smi ?? join(root, "bin/nvidia-smi-sim.js")}", simulated = ${!engineIsPrivate || options.simulated === true} }
 telemetry = { interval_ms = 200 }
+network = { ${options.network ?? "isolate_lan = false"} }
 ${options.more ?? ""}
 `,
     );
@@ -53,11 +67,16 @@ ${options.more ?? ""}
 
   readonly #scenario: string;
   readonly #env: NodeJS.ProcessEnv;
+  readonly #under: readonly string[];
 
   /** `killAt` names the point at which it dies by SIGKILL (test/faults/kill-at.mjs). */
   start({ killAt }: { killAt?: string } = {}): void {
-    const preload = killAt === undefined ? [] : ["--import", join(root, "test/faults/kill-at.mjs")];
-    const child = spawn(process.execPath, [...preload, program, "run", "--config", this.config], {
+    const preloads = [
+      ...(killAt === undefined ? [] : ["kill-at.mjs"]),
+      ...(this.#env.GPUNODE_TEST_CLOCK === undefined ? [] : ["clock.mjs"]),
+    ].flatMap((name) => ["--import", join(root, "test/faults", name)]);
+    const command = [...this.#under, process.execPath, ...preloads, program, "run", "--config", this.config];
+    const child = spawn(command[0] ?? "", command.slice(1), {
       env: {
         ...process.env,
         GPUNODE_SIM_SCENARIO: this.#scenario,
@@ -123,10 +142,19 @@ ${options.more ?? ""}
     return /"node":"([a-z2-7]{26})"/.exec(this.log)?.[1] ?? "";
   }
 
+  async #containersGone(nodeId: string): Promise<void> {
+    const label = `org.gpunode.node=${nodeId}`;
+    const isGone = async () => ((await containersLeft(label)).length === 0 ? true : undefined);
+    // What is there all the same is found below.
+    await patiently(isGone, 5_000).catch(() => undefined);
+  }
+
   /** A clean end: exit code 0 in time, and no container of this node's left. */
   async [Symbol.asyncDispose](): Promise<void> {
     const { nodeId } = this;
     const running = this.#daemon !== undefined;
+    // An end is told before its container is removed, and a daemon that leaves leaves that to the next one.
+    if (running && nodeId !== "") await this.#containersGone(nodeId);
     const code = await this.end("SIGTERM");
     rmSync(this.dir, { recursive: true, force: true });
     if (running) expect(code, this.log).toBe(0);
@@ -143,6 +171,7 @@ export class Site implements AsyncDisposable {
   static async open(options: RigOptions & { killAt?: string } = {}): Promise<Site> {
     const stateDir = mkdtempSync(join(tmpdir(), "gpunode-site-"));
     const coordinator = await startCoordinator(coordinatorOptions(stateDir, 0));
+    await options.relay?.(Number(new URL(coordinator.url).port));
     const site = new Site(coordinator, new Rig({ ...options, url: coordinator.url }), stateDir);
     try {
       site.rig.start(options);

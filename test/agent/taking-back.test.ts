@@ -1,27 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { type HeldEvent, heldEvents } from "../faults/truth.ts";
+import { startRegistry } from "../../src/demo/registry.ts";
 import { containersLeft, haveEngine, pushImage, smallImage } from "../support/engine.ts";
-import { course, patiently, Site } from "./rig.ts";
-
-const sh = (script: string) => ["sh", "-c", script];
-const stays = sh("trap 'exit 0' TERM; while :; do sleep 0.1; done");
-
-/** What the coordinator was told of preemptions and of what the node lends, in a word or two each. */
-async function story(site: Site): Promise<string[]> {
-  const words = ({ kind, ...event }: HeldEvent): string[] => {
-    const { phase, cause, state, reason, gpus } = event as Record<string, unknown>;
-    if (kind === "preemption") return [`${phase} ${cause}`];
-    const which = Array.isArray(gpus) ? ` ${gpus.length}` : "";
-    return kind === "node" && state !== "started" ? [`${state} ${reason}${which}`] : [];
-  };
-  return (await heldEvents(site.apiUrl)).flatMap(words);
-}
-
-const tells = (site: Site, ...wanted: string[]) =>
-  patiently(async () => {
-    const told = await story(site);
-    return JSON.stringify(told) === JSON.stringify(wanted) ? told : undefined;
-  });
+import { course, Site } from "./rig.ts";
+import { sh, stays, story, tells } from "./story.ts";
 
 describe.runIf(haveEngine)("the owner takes GPUs back", () => {
   test("one GPU: its job is told and goes, the other goes on; it is lent again on the owner's word", async () => {
@@ -79,7 +60,9 @@ describe.runIf(haveEngine)("the owner takes GPUs back", () => {
   });
 
   test("while its image is still being pulled, and nothing is left of it", async () => {
-    const image = await pushImage("agent/back:2", await smallImage({ paddingBytes: 60 * 1024 * 1024 }));
+    await using registry = await startRegistry();
+    const slow = { bytesPerSecond: 1024 * 1024 };
+    const image = registry.add("agent/slow:1", await smallImage({ paddingBytes: 60 * 1024 * 1024 }), slow);
     await using site = await Site.open();
     await site.client.submit({ id: "new", image, command: stays, gpus: { count: 1 } });
     await site.reaches("new", "pulling");

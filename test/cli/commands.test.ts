@@ -86,6 +86,32 @@ describe("status", () => {
     expect((await gpunode(["status"], await daemon())).out).not.toContain("30 days");
   });
 
+  it("says who wants a GPU and who is still on it, for as long as it is there", async () => {
+    const shown = exampleSnapshot();
+    const [gpu] = shown.gpus;
+    const [train] = shown.workloads.filter(({ gpus }) => gpus.includes(gpu?.uuid ?? ""));
+    if (gpu === undefined || train === undefined) throw new Error("nobody has GPU 0");
+    // With its end begun it holds the GPU no longer, and is not gone yet.
+    const { allocatedTo: _, ...free } = gpu;
+    shown.gpus[0] = free;
+    shown.holds = [{ cause: "owner", message: "taken back by its owner", gpus: [gpu.uuid], since: shown.at }];
+    const of = (workload: object) => ({ ...shown, workloads: [{ ...train, ...workload }] });
+    const notice = {
+      cause: "owner",
+      message: "taken back by its owner",
+      deadline: "2026-01-02T03:04:45.000Z",
+    } as const;
+    let now: Snapshot = of({ state: "stopping", notice });
+    const env = await daemon({}, () => now);
+    const status = async () => (await gpunode(["status"], env)).out;
+    expect(await status()).toMatch(/ {2}train-1 → owner$/m);
+    expect(await status()).toMatch(/^train-1 +stopping .* gone in 40 s: taken back by its owner/m);
+    now = of({ state: "running", notice: { cause: "cloud_notice", message: "it may go" } });
+    expect(await status()).toMatch(/^train-1 +running .* warned: it may go/m);
+    now = of({ state: "preempted", finishedAt: shown.at });
+    expect(await status()).toMatch(/ {2}owner$/m);
+  });
+
   it("--watch goes on until Ctrl-C, and says so when the daemon leaves", async () => {
     const runDir = scratch();
     const door = await startLocalApi({
@@ -181,7 +207,7 @@ it("drain, reclaim and resume reach the daemon, and say who else keeps what", as
   const reclaimed = await gpunode(["reclaim", "--gpu", "1", "--for", "1.5h", "--no-wait"], env);
   expect(reclaimed.out).toMatch(/^Taking back GPU 1 until (\d{4}-\d\d-\d\d )?\d\d:\d\d\.\n$/);
   expect((await gpunode(["resume"], env)).out).toMatch(
-    /^Lifted. Still kept from being lent:\n {2}The whole node: not lent before 18:00, until (2026-01-02 )?\d\d:00\n$/,
+    /^Still kept from being lent:\n {2}The whole node: not lent before 18:00, until (2026-01-02 )?\d\d:00\n$/,
   );
   expect(JSON.parse((await gpunode(["resume", "--gpu", "1", "--json"], env)).out)).toEqual({
     state: "draining",

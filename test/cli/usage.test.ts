@@ -13,7 +13,7 @@ import { gpunode, scratch } from "./gpunode.ts";
 
 const { privateKey, publicKey } = generateKeyPairSync("ed25519");
 const raw = rawPublicKey(publicKey);
-const node = { id: nodeIdOf(raw), publicKey: raw.toString("base64url") };
+const node = { id: nodeIdOf(raw), publicKey: raw.toString("base64url"), replaces: [] };
 
 function record(minute: number, changes: Partial<UsageEvent> = {}): UsageEvent {
   const at = (n: number) => new Date(Date.parse("2026-01-15T12:00:00.000Z") + n * 60_000).toISOString();

@@ -7,6 +7,7 @@ import { withJoinToken } from "../../src/config/join-token.ts";
 import { envNameOf, KEY_NAMES, KEYS } from "../../src/config/keys.ts";
 import { type LoadOptions, loadConfig, resolveConfig } from "../../src/config/load.ts";
 import { editDistance, nearest } from "../../src/config/nearest.ts";
+import { networkException } from "../../src/config/network-exception.ts";
 import { ConfigError } from "../../src/config/problem.ts";
 import { configurationReference } from "../../src/config/reference.ts";
 import { systemRunDir, systemStateDir } from "../../src/config/surroundings.ts";
@@ -74,7 +75,9 @@ it("an empty file gives the defaults", async () => {
       reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
       ...{ digestOnly: false, max: {}, userns: "any", allowCaches: true, readOnlyRoot: false },
       pullNoProgressSeconds: 120,
+      cosignKeys: [],
     },
+    network: { isolateLan: true, allow: [] },
     log: { level: "info" },
   });
 });
@@ -168,6 +171,9 @@ it("every key can be set in the environment", async () => {
     "preemption.priority": "no",
     "preemption.coordinator": "no",
     "preemption.gpu_fault": "no",
+    "network.isolate_lan": "yes",
+    "network.allow": "10.0.0.0/24, [fd00::5]:443",
+    "network.bandwidth_mbit": "100",
     "log.level": "trace",
   };
   const names = KEY_NAMES.filter((key) => key !== "coordinator.join_token_file");
@@ -187,6 +193,8 @@ it("every key can be set in the environment", async () => {
     ...{ coordinator: false, priority: false, gpuFault: false },
   });
   expect(config.telemetry).toEqual({ intervalMs: 200, healthIntervalMs: 60_000 });
+  const allow = [{ address: "10.0.0.0/24" }, { address: "fd00::5", port: 443 }];
+  expect(config.network).toEqual({ isolateLan: true, allow, bandwidthMbit: 100 });
   const limits = { elevatedPercent: 50, criticalPercent: 60, freeMiB: 60 };
   expect(config.pressure).toEqual({ vram: limits, hostMemory: { ...limits, stallPercent: 50 }, disk: limits });
   expect(config.availability).toMatchObject({
@@ -208,6 +216,7 @@ it("every key can be set in the environment", async () => {
     ...{ digestOnly: true, userns: "require", allowCaches: false, readOnlyRoot: true },
     max: { cpus: 1.5, memoryMiB: 60, shmMiB: 60, diskMiB: 60, pids: 7, ports: 0, runSeconds: 60 },
     pullNoProgressSeconds: 5,
+    cosignKeys: ["/some/path"],
   });
 });
 
@@ -234,6 +243,14 @@ describe("what is wrong is said with its line", () => {
       'FILE:1: labels = {"a":1}: expected a table of texts, e.g. { site = "garage" }, names up to 63 and values up to 255 characters',
     ],
     ['[policy]\nimages = "*"\n', 'FILE:2: policy.images = "*": expected a list of texts, e.g. ["a", "b"]'],
+    [
+      '[network]\nallow = ["10.0.0.0/24", "192.168.1.10:0/tcp"]\n',
+      'FILE:2: network.allow = ["10.0.0.0/24","192.168.1.10:0/tcp"]: expected a list such as ["192.168.1.10:2049/tcp", "10.0.0.0/24", "[fd00::5]:443"]; "192.168.1.10:0/tcp" is no address, range or port',
+    ],
+    [
+      "[network]\nisolate_lan = false\nbandwidth_mbit = 10\n",
+      "FILE:3: network.bandwidth_mbit needs network.isolate_lan = true, whose rules hold it",
+    ],
     [
       '[policy]\nhost_ports = "2000-1000"\n',
       'FILE:2: policy.host_ports = "2000-1000": expected a range of ports within 1-65535 such as "30000-30999"',
@@ -377,4 +394,36 @@ it("docs/configuration.md is what the schema says", () => {
   const file = resolve(import.meta.dirname, "../../docs/configuration.md");
   expect(readFileSync(file, "utf8")).toBe(configurationReference());
   for (const key of KEY_NAMES) expect(KEYS[key].description).toMatch(/\.$/m);
+});
+
+describe("network.allow", () => {
+  it.each([
+    ["192.168.1.10:2049/tcp", { address: "192.168.1.10", port: 2049, protocol: "tcp" }],
+    ["192.168.1.10:53", { address: "192.168.1.10", port: 53 }],
+    ["192.168.1.0/24:53/udp", { address: "192.168.1.0/24", port: 53, protocol: "udp" }],
+    ["10.0.0.0/24", { address: "10.0.0.0/24" }],
+    ["10.0.0.1", { address: "10.0.0.1" }],
+    ["fd00::/64", { address: "fd00::/64" }],
+    ["[fd00::5]:443", { address: "fd00::5", port: 443 }],
+    ["[fd00::/64]:443/tcp", { address: "fd00::/64", port: 443, protocol: "tcp" }],
+  ])("%s", (text, exception) => {
+    expect(networkException(text)).toEqual(exception);
+  });
+
+  it.each([
+    "",
+    "nas.local",
+    "nas.local:2049",
+    "10.0.0.0/33",
+    "10.0.0.0/24/tcp",
+    "10.0.0.1:70000",
+    "10.0.0.1:22/sctp",
+    "[10.0.0.1]:22",
+    "[fd00::5]",
+    "fe80::1%eth0",
+    "::/129",
+    "10.0.0.1; drop",
+  ])("%s is none", (text) => {
+    expect(networkException(text)).toBeUndefined();
+  });
 });

@@ -102,14 +102,17 @@ describe("in a configuration", () => {
     ]);
   });
 
-  it.each(["https://10.0.0.1", "http://user@10.0.0.1", "http://10.0.0.1/latest", "http://10.0.0.1/?a", "10.0.0.1"])(
-    "%s is no metadata service",
-    async (url) => {
-      expect(await problems(`[cloud]\nmetadata_url = "${url}"\n`)).toEqual([
-        `FILE:2: cloud.metadata_url = "${url}": expected an address such as "http://169.254.169.254" (http, host and port only)`,
-      ]);
-    },
-  );
+  it.each([
+    ["https://10.0.0.1", "https://10.0.0.1"],
+    ["http://user@10.0.0.1", "http://…@10.0.0.1"],
+    ["http://10.0.0.1/latest", "http://10.0.0.1/latest"],
+    ["http://10.0.0.1/?a", "http://10.0.0.1/?…"],
+    ["10.0.0.1", "10.0.0.1"],
+  ])("%s is no metadata service", async (url, shown) => {
+    expect(await problems(`[cloud]\nmetadata_url = "${url}"\n`)).toEqual([
+      `FILE:2: cloud.metadata_url = "${shown}": expected an address such as "http://169.254.169.254" (http, host and port only)`,
+    ]);
+  });
 
   it("windows that are never longer than the notice are a contradiction", async () => {
     const text = (notice: number) =>

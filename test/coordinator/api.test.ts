@@ -3,7 +3,7 @@ import { request } from "node:http";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Coordinator, startCoordinator } from "../../src/coordinator/server.ts";
-import { advertise, agent, api, coordinator, eventually, scratch } from "./agent-side.ts";
+import { advertise, agent, api, coordinator, eventually, newKey, scratch } from "./agent-side.ts";
 
 /** fetch does not let a test choose these headers. */
 function status(house: Coordinator, path: string, headers: Record<string, string>, method = "GET", body?: string) {
@@ -47,6 +47,51 @@ describe("who may ask", () => {
     });
     const own = { origin: house.apiUrl, "content-type": "application/json" };
     expect((await status(house, "/workloads", own, "POST", body)).status).toBe(201);
+  });
+
+  it.each([
+    [
+      "a form that is sent from another site",
+      { origin: "http://evil.example", "content-type": "application/x-www-form-urlencoded" },
+    ],
+    ["a form in a frame without an origin", { origin: "null", "content-type": "text/plain" }],
+    ["a request that names no origin, but the browser says where it is from", { "sec-fetch-site": "cross-site" }],
+    ["a page on another port of this machine", { "sec-fetch-site": "same-site" }],
+  ])("not %s, with a body or without, and no page is told that it may", async (_what, headers) => {
+    const house = await coordinator();
+    const key = newKey();
+    await agent(house.url, { key }).start();
+    for (const path of [`/nodes/${key.id}/drain`, "/tokens", "/workloads"]) {
+      expect((await status(house, path, headers, "POST")).status).toBe(403);
+      expect((await status(house, path, headers, "POST", "{}")).status).toBe(403);
+      expect(
+        (await status(house, path, { ...headers, "access-control-request-method": "POST" }, "OPTIONS")).status,
+      ).toBe(403);
+    }
+    expect((await api(house, "GET", "/workloads")).body.workloads).toEqual([]);
+  });
+
+  it("with a token in the URL, in a cookie or as a password nobody; and no token is ever logged", async () => {
+    const lines: string[] = [];
+    const note = (fields: object, message: string) => void lines.push(JSON.stringify({ ...fields, message }));
+    const log = { debug: note, info: note, warn: note, error: note };
+    const house = await coordinator({ apiTokens: ["canary-api"], joinTokens: ["canary-join"], log });
+    const basic = Buffer.from("canary-api:canary-api").toString("base64");
+    for (const [path, headers] of [
+      ["/nodes?access_token=canary-api&token=canary-api", {}],
+      ["/nodes", { cookie: "token=canary-api" }],
+      ["/nodes", { authorization: `Basic ${basic}` }],
+      ["/nodes", { authorization: "Bearer canary-ap" }],
+      ["/nodes", { authorization: "Bearer canary-api0" }],
+      ["/nodes", { authorization: "Bearer " }],
+    ] as const) {
+      expect(await status(house, path, headers)).toEqual({ status: 401, code: "unauthorized" });
+    }
+    const made = await status(house, "/tokens", { authorization: "Bearer canary-api" }, "POST");
+    expect(made.status).toBe(201);
+    await agent(house.url).join({ joinToken: "canary-join" });
+    expect(lines).not.toEqual([]);
+    expect(lines.join()).not.toContain("canary");
   });
 
   it("with tokens only who has one", async () => {

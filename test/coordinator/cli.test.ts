@@ -199,6 +199,11 @@ it.each([
   [["submit"], 2, /^gpunode: name an image/],
   [["submit", "i", "--gpus", "many"], 2, /^gpunode: --gpus many: expected a whole number\n$/],
   [["submit", "i", "--secret-env", "NO_SUCH_VARIABLE_HERE"], 2, /there is no such variable here/],
+  [
+    ["submit", "i", "--secret-env", "TOKEN=canary"],
+    2,
+    /^(?!.*canary)gpunode: --secret-env TOKEN=…: give the name alone/,
+  ],
   [["serve", "--listen", "7800"], 2, /^gpunode: --listen 7800: expected host:port/],
   [["serve", "--tls-cert", "x"], 2, /go together/],
 ])("%j fails in one sentence", async (args, code, err) => {
@@ -211,4 +216,23 @@ it("says in one sentence when its port is taken", async () => {
   const { host } = new URL(house.apiUrl);
   const failed = await gpunode(["serve", "--listen", host, "--state", scratch()]);
   expect(failed).toMatchObject({ code: 1, err: expect.stringMatching(/^gpunode: .*EADDRINUSE.*\n$/) });
+});
+
+it("token create prints a join token that lets one node in", { timeout: 30_000 }, async () => {
+  const house = await coordinator({ joinTokens: ["lasting"] });
+  const create = (...args: string[]) => outcome(start(["token", "create", "--coordinator", house.apiUrl, ...args]));
+  const { code, out } = await create();
+  expect(code).toBe(0);
+  const joinToken = out.trim();
+  await agent(house.url).join({ joinToken });
+  const second = agent(house.url);
+  second.send(second.hello(await second.next("challenge"), new URL(house.url).host, { joinToken }));
+  expect((await second.end()).code).toBe(4403);
+  const made = JSON.parse((await create("--uses", "2", "--expires", "30m", "--json")).out);
+  expect(made).toMatchObject({ uses: 2, token: expect.any(String) });
+  const minutes = (Date.parse(made.expiresAt) - Date.now()) / 60_000;
+  expect(minutes).toBeGreaterThan(25);
+  expect(minutes).toBeLessThanOrEqual(30);
+  expect((await create("--uses", "0")).code).toBe(1);
+  expect((await create("--expires", "soon")).code).toBe(2);
 });

@@ -1,6 +1,6 @@
 import { readdirSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { createDockerEngine, type DockerEngineOptions } from "../../src/engine/docker.ts";
+import { createDockerEngine, type DockerEngine, type DockerEngineOptions } from "../../src/engine/docker.ts";
 import type { ContainerSpec, ContainerState, Engine, LogChunk, PullOptions } from "../../src/workload/needs.ts";
 import { LABEL_GENERATION, LABEL_NODE, LABEL_WORKLOAD } from "../../src/workload/needs.ts";
 import { engineSocket, pushImage, smallImage } from "../support/engine.ts";
@@ -8,11 +8,10 @@ import { engineSocket, pushImage, smallImage } from "../support/engine.ts";
 let number = 0;
 
 /** The engine under test on the run's dockerd, as a node of its own. */
-export function openEngine(options: Partial<DockerEngineOptions> = {}): Engine & AsyncDisposable & { nodeId: string } {
+export function openEngine(options: Partial<DockerEngineOptions> = {}): DockerEngine {
   number += 1;
   const nodeId = options.nodeId ?? `engine-test-${process.pid}-${number}`;
-  const engine = createDockerEngine({ socketPath: options.socketPath ?? engineSocket(), nodeId, ...options });
-  return Object.assign(engine, { nodeId });
+  return createDockerEngine({ socketPath: options.socketPath ?? engineSocket(), nodeId, ...options });
 }
 
 /** A spec that runs `command` in a shell, changed by `changes`. */

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { buildIndex } from "../../src/demo/image.ts";
 import { type Registry, startRegistry } from "../../src/demo/registry.ts";
+import { Secret } from "../../src/protocol/secret.ts";
 import { haveEngine, pushImage, smallImage } from "../support/engine.ts";
 import { openDescriptors, openEngine, pullOptions, refusal, settledDescriptors, until } from "./harness.ts";
 
@@ -94,10 +95,12 @@ describe.runIf(haveEngine)("pulls", () => {
     const without = await refusal(engine.pull(reference, pullOptions()));
     expect(without).toMatchObject({ code: "pull_failed", reason: "needs_auth" });
     expect(without.message).toContain("registryAuth");
-    const wrong = await refusal(engine.pull(reference, pullOptions({ auth: { ...login, password: "no-not-it" } })));
+    const wrong = await refusal(
+      engine.pull(reference, pullOptions({ auth: new Secret({ ...login, password: "no-not-it" }) })),
+    );
     expect(wrong).toMatchObject({ code: "pull_failed", reason: "needs_auth" });
     expect(wrong.message).not.toContain("no-not-it");
-    expect(await engine.pull(reference, pullOptions({ auth: login }))).toMatchObject({ os: "linux" });
+    expect(await engine.pull(reference, pullOptions({ auth: new Secret(login) }))).toMatchObject({ os: "linux" });
   });
 
   it("of what is not there say so, in both kinds of registry", async () => {

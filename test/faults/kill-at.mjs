@@ -1,7 +1,9 @@
 // Loaded into a daemon with --import: ends it with SIGKILL at the point that GPUNODE_TEST_KILL_AT names, once.
 //   commit:STATE:before|after           the commit that brings a workload into STATE, or `event:KIND` any commit with such an event
+//   file:CALL PATH-REGEX:before|after        a call of node:fs with such a path (the last, where it has two)
 //   engine:METHOD PATH-REGEX:sent|answered   a request to the container engine has been written / its answer has come
 // The daemon itself knows nothing of this.
+import fs from "node:fs";
 import http from "node:http";
 import { syncBuiltinESMExports } from "node:module";
 import { DatabaseSync, StatementSync } from "node:sqlite";
@@ -27,6 +29,19 @@ if (kind === "commit") {
     die();
     return undefined;
   };
+}
+
+if (kind === "file") {
+  const [, call, path] = /^(\w+) (.*)$/.exec(what) ?? [];
+  const original = fs[call];
+  fs[call] = (...parameters) => {
+    const isDue = new RegExp(path).test(parameters.filter((each) => typeof each === "string").at(-1) ?? "");
+    if (isDue && when === "before") die();
+    const result = original(...parameters);
+    if (isDue) die();
+    return result;
+  };
+  syncBuiltinESMExports();
 }
 
 if (kind === "engine") {

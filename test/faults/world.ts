@@ -89,6 +89,7 @@ coordinator = { url = "ws://127.0.0.1:${this.network.port}" }
 docker = { socket = "${this.engine.socket}" }
 nvidia = { smi = "${join(root, "bin/nvidia-smi-sim.js")}" }
 telemetry = { interval_ms = 500 }
+network = { isolate_lan = false }
 ${more}
 `,
     );

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
-import { loadIdentity } from "../../src/link/identity.ts";
+import { type Identity, loadIdentity } from "../../src/link/identity.ts";
 import { Link, type LinkOptions } from "../../src/link/link.ts";
 import type { Advertisement, AgentCommand, LinkDoors, LinkStatus } from "../../src/link/needs.ts";
 import type { EventBody } from "../../src/protocol/event.ts";
@@ -27,6 +27,7 @@ export interface AgentSide {
   store: Store;
   doors: LinkDoors;
   nodeId: string;
+  identity: Identity;
   commands: AgentCommand[];
   syncs: (readonly unknown[])[];
   /** `welcome` and `end`, in order. */
@@ -65,8 +66,8 @@ export function startAgent({ dir = scratch(), doors: changes, events = [], ...op
     identity,
     events: store,
     memory: {
-      hasWelcomed: (coordinator) => store.get(`welcomed:${coordinator}`) !== undefined,
-      rememberWelcome: (coordinator) => store.set(`welcomed:${coordinator}`, "yes"),
+      hasWelcomed: (coordinator, key) => store.get(`welcomed:${key} ${coordinator}`) !== undefined,
+      rememberWelcome: (coordinator, key) => store.set(`welcomed:${key} ${coordinator}`, "yes"),
     },
     describeNode: () => ({
       node: { name: "rig", labels: { site: "garage" }, bootId: "boot", agentVersion: "9.9.9" },
@@ -91,6 +92,7 @@ export function startAgent({ dir = scratch(), doors: changes, events = [], ...op
     store,
     doors,
     nodeId: identity.nodeId,
+    identity,
     commands: [],
     syncs: [],
     sessions: [],

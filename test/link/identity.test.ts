@@ -50,3 +50,78 @@ describe("identity", () => {
     expect(readFileSync(path, "utf8")).toBe(text);
   });
 });
+
+describe("a new key", () => {
+  it("waits beside the old one until it takes over; then the private part of the old one is nowhere", () => {
+    const path = join(scratch(), "identity.pem");
+    const identity = loadIdentity(path, { now: () => Date.parse("2026-01-31T12:00:00.000Z") });
+    const [first, oldPem] = [identity.nodeId, readFileSync(path, "utf8")];
+    const old = createPublicKey(oldPem);
+    const next = identity.prepareNext();
+    expect(statSync(`${path}.next`).mode & 0o777).toBe(0o600);
+    expect(identity.nodeId).toBe(first);
+    expect(verify(null, Buffer.from("x"), old, identity.sign(Buffer.from("x")))).toBe(true);
+    // Asked again, also by the next process, it is the same one.
+    expect(identity.prepareNext().nodeId).toBe(next.nodeId);
+    expect(loadIdentity(path).next?.nodeId).toBe(next.nodeId);
+
+    const publicKey = identity.publicKey;
+    identity.adoptNext();
+    expect(readdirSync(join(path, ".."))).toEqual(["identity.pem"]);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    const text = readFileSync(path, "utf8");
+    expect(text.split("\n")[0]).toBe(`Retired: ${publicKey} 2026-01-31T12:00:00.000Z`);
+    expect(text).not.toContain(oldPem.split("\n")[1]);
+    for (const now of [identity, loadIdentity(path)]) {
+      expect([now.nodeId, now.firstNodeId, now.next]).toEqual([next.nodeId, first, undefined]);
+      expect(now.retired).toEqual([{ nodeId: first, publicKey, retiredAt: "2026-01-31T12:00:00.000Z" }]);
+      expect(verify(null, Buffer.from("x"), createPublicKey(text), now.sign(Buffer.from("x")))).toBe(true);
+    }
+  });
+
+  it("may be followed by another: all that went before are remembered, and the first gives its name", () => {
+    const path = join(scratch(), "identity.pem");
+    const identity = loadIdentity(path);
+    const ids = [identity.nodeId];
+    for (let times = 0; times < 3; times += 1) {
+      identity.prepareNext();
+      identity.adoptNext();
+      ids.push(identity.nodeId);
+    }
+    const again = loadIdentity(path);
+    expect(again.retired.map(({ nodeId }) => nodeId)).toEqual(ids.slice(0, 3));
+    expect([again.firstNodeId, again.nodeId]).toEqual([ids[0], ids[3]]);
+  });
+
+  it("may go unused", () => {
+    const path = join(scratch(), "identity.pem");
+    const identity = loadIdentity(path);
+    identity.prepareNext();
+    identity.dropNext();
+    identity.dropNext();
+    expect([identity.next, loadIdentity(path).next]).toEqual([undefined, undefined]);
+    expect(readdirSync(join(path, ".."))).toEqual(["identity.pem"]);
+  });
+
+  it("that took over before its copy was removed is not a new one", () => {
+    const path = join(scratch(), "identity.pem");
+    const identity = loadIdentity(path);
+    const { nodeId } = identity.prepareNext();
+    const copy = readFileSync(`${path}.next`);
+    identity.adoptNext();
+    writeFileSync(`${path}.next`, copy, { mode: 0o600 });
+    expect([loadIdentity(path).nodeId, loadIdentity(path).next]).toEqual([nodeId, undefined]);
+    expect(readdirSync(join(path, ".."))).toEqual(["identity.pem"]);
+  });
+
+  it("others may read is refused, as is a line about an old one that cannot be read", () => {
+    const path = join(scratch(), "identity.pem");
+    loadIdentity(path).prepareNext();
+    chmodSync(`${path}.next`, 0o644);
+    expect(() => loadIdentity(path)).toThrow(/identity\.pem\.next has mode 0644/);
+    const other = join(scratch(), "identity.pem");
+    loadIdentity(other);
+    writeFileSync(other, `Retired: nonsense\n${readFileSync(other, "utf8")}`);
+    expect(() => loadIdentity(other)).toThrow(/has the line "Retired: nonsense"/);
+  });
+});

@@ -7,6 +7,7 @@ export const noActions: LocalActions = {
   resume: () => ({ holds: [] }),
   pauseSampling: async () => undefined,
   resumeSampling: async () => undefined,
-  usage: () => ({ node: { id: "n", publicKey: "" }, records: [] }),
+  usage: () => ({ node: { id: "n", publicKey: "", replaces: [] }, records: [] }),
+  rotateKey: async () => ({ state: "pending", nodeId: "n" }),
   logs: async function* () {},
 };

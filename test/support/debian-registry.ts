@@ -16,6 +16,8 @@ export async function startDebianRegistry(options: {
   packagesDir: string;
   /** Further variables of its environment. */
   env?: Readonly<Record<string, string>>;
+  /** Path of a file as htpasswd(1) writes it, with bcrypt: nobody else is let in. */
+  htpasswd?: string;
   log: (line: string) => void;
 }): Promise<AsyncDisposable & { address: string }> {
   const programs = await findOrUnpack(
@@ -30,6 +32,7 @@ export async function startDebianRegistry(options: {
     log: { level: "warn" },
     storage: { filesystem: { rootdirectory: join(options.dir, "data") }, delete: { enabled: true } },
     http: { addr: address },
+    ...(options.htpasswd !== undefined && { auth: { htpasswd: { realm: "test", path: options.htpasswd } } }),
   };
   // JSON is YAML, too.
   await writeFile(config, JSON.stringify(settings));
@@ -58,7 +61,7 @@ export async function startDebianRegistry(options: {
 
 async function answers(address: string): Promise<boolean> {
   return fetch(`http://${address}/v2/`, { signal: AbortSignal.timeout(1_000) }).then(
-    (response) => response.ok,
+    (response) => response.ok || response.status === 401,
     () => false,
   );
 }

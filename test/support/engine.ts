@@ -38,17 +38,17 @@ export async function containersLeft(label: string): Promise<string[]> {
   return containers.map((container) => container.Id);
 }
 
-/** Pushes an image into the real registry as `name` (`team/hello:1`). Returns the reference to pull. */
-export async function pushImage(name: string, image: Image | ImageIndex): Promise<string> {
+/** Pushes an image into the real registry (or the one at `to`) as `name` (`team/hello:1`). Returns the reference to pull. */
+export async function pushImage(name: string, image: Image | ImageIndex, to = registryAddress()): Promise<string> {
   const [path = "", tag = "latest"] = name.split(":");
-  const repository = `http://${registryAddress()}/v2/${path}`;
+  const repository = `http://${to}/v2/${path}`;
   const parts = "images" in image ? image.images : [image];
   for (const part of parts) {
     for (const blob of [part.config, ...part.layers]) await pushBlob(repository, blob);
     await pushManifest(repository, part.manifest.digest, part.manifest);
   }
   await pushManifest(repository, tag, image.manifest);
-  return `${registryAddress()}/${path}:${tag}`;
+  return `${to}/${path}:${tag}`;
 }
 
 async function pushBlob(repository: string, blob: Blob): Promise<void> {

@@ -255,15 +255,30 @@ export class FakeSession {
   /** Throws unless the hello proves the key whose id it names, to the host it dialled and for this nonce. */
   verify(hello: Frame): void {
     const raw = Buffer.from(hello.node.publicKey, "base64url");
-    if (raw.length !== 32) throw new Error(`the public key has ${raw.length} bytes`);
-    // SPKI of an Ed25519 key (RFC 8410): twelve bytes that are always the same, then the key.
-    const spki = Buffer.concat([Buffer.from("302a300506032b6570032100", "hex"), raw]);
-    const key = createPublicKey({ key: spki, format: "der", type: "spki" });
     if (hello.node.id !== nodeIdOf(raw)) throw new Error(`${hello.node.id} is not the id of this key`);
     const signed = ["gpunode.v1", this.request.headers.host, this.nonce, hello.node.id].join("\n");
-    if (!verify(null, Buffer.from(signed), key, Buffer.from(hello.signature, "base64url"))) {
-      throw new Error("the signature does not hold");
-    }
+    demandSignature(raw, signed, hello.signature);
+  }
+
+  /** The id of the key that the hello asks to be known by. Throws unless both keys ask for it, here and now. */
+  verifyRotation(hello: Frame): string {
+    this.verify(hello);
+    const { publicKey, proof, signature } = hello.rotation;
+    const signed = ["gpunode.v1 rotate", this.request.headers.host, this.nonce, hello.node.id, publicKey].join("\n");
+    demandSignature(Buffer.from(hello.node.publicKey, "base64url"), signed, proof);
+    const raw = Buffer.from(publicKey, "base64url");
+    demandSignature(raw, signed, signature);
+    return nodeIdOf(raw);
+  }
+}
+
+function demandSignature(raw: Buffer, signed: string, signature: string): void {
+  if (raw.length !== 32) throw new Error(`the public key has ${raw.length} bytes`);
+  // SPKI of an Ed25519 key (RFC 8410): twelve bytes that are always the same, then the key.
+  const spki = Buffer.concat([Buffer.from("302a300506032b6570032100", "hex"), raw]);
+  const key = createPublicKey({ key: spki, format: "der", type: "spki" });
+  if (!verify(null, Buffer.from(signed), key, Buffer.from(signature, "base64url"))) {
+    throw new Error("the signature does not hold");
   }
 }
 

@@ -42,6 +42,7 @@ export class NodeAsAService implements AsyncDisposable {
 coordinator = { url = "${coordinator.url}" }
 nvidia = { smi = "${INSTALLATION}/bin/nvidia-smi-sim.js", simulated = ${!engineIsPrivate} }
 policy = { allow_root = true }
+network = { isolate_lan = false }
 `,
     );
     const node = new NodeAsAService(machine, new CoordinatorClient(coordinator.apiUrl, {}), rooms.move());

@@ -52,6 +52,7 @@ describe("admission", () => {
   it.each<[string, object, Partial<NodeFacts>, string, RegExp]>([
     ["while draining", {}, { heldBack: "drained by its owner" }, "draining", /new: drained by its owner/],
     ["without an engine", {}, { engineProblem: "no socket /x" }, "engine_unavailable", /no socket \/x/],
+    ["where isolation does not hold", {}, { isolationProblem: "nft is away" }, "policy_denied", /nft is away/],
     [
       "an image that is not allowed",
       { image: "docker.io/x" },

@@ -229,6 +229,7 @@ describe("a notice ahead of its deadline", () => {
     supervisor.preempt(["w"], { cause: "cloud_notice", begin: "never", message: "might be soon" });
     expect(supervisor.preempt(["w"], { cause: "schedule", begin: "late", deadlineAt: in_(60_000) })).toBe(1);
     expect(supervisor.preempt(["w"], { cause: "cloud_notice", begin: "late", deadlineAt: in_(90_000) })).toBe(0);
+    expect(supervisor.preempt(["w"], { cause: "schedule", begin: "late", deadlineAt: in_(59_900) })).toBe(0);
     expect(supervisor.preempt(["w"], { cause: "cloud_notice", begin: "never" })).toBe(0);
     expect(supervisor.preempt(["w"], { cause: "cloud_notice", begin: "late", deadlineAt: in_(30_000) })).toBe(1);
     supervisor.preempt(["w"], { cause: "owner" });

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { EventBody } from "../../src/protocol/event.ts";
+import { Secret } from "../../src/protocol/secret.ts";
 import { Workload } from "../../src/protocol/workload.ts";
 import type { Policy } from "../../src/workload/admit.ts";
 import { containerSpec } from "../../src/workload/container-spec.ts";
@@ -103,12 +104,15 @@ describe("the container of a record", () => {
 
   it("gets the secret environment over the plain one", () => {
     const record = recordOf({ env: { A: "plain", B: "kept" } });
-    expect(containerSpec(record, { secretEnv: { A: "secret" } }, node).env).toMatchObject({ A: "secret", B: "kept" });
+    const secret = new Secret("s3cret");
+    const { env } = containerSpec(record, { secretEnv: { A: secret } }, node);
+    expect(env.A).toBe(secret);
+    expect(env.B).toBe("kept");
   });
 
   it("is told where a notice will be, whatever the workload calls so", () => {
     const record = recordOf({ env: { GPUNODE_PREEMPTION_FILE: "/elsewhere" } });
-    const secrets = { secretEnv: { GPUNODE_PREEMPTION_FILE: "/nowhere" } };
+    const secrets = { secretEnv: { GPUNODE_PREEMPTION_FILE: new Secret("/nowhere") } };
     expect(containerSpec(record, secrets, node)).toMatchObject({
       env: { GPUNODE_PREEMPTION_FILE: "/run/gpunode/preemption.json" },
       inbox: "/run/gpunode",

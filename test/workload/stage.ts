@@ -41,6 +41,13 @@ export class Disk {
       .filter((event) => event.generation === generation)
       .map(({ state }) => state);
   }
+
+  /** Phases of preemptions with those they befell. */
+  phases(): string[] {
+    return this.events.flatMap((event) =>
+      event.kind === "preemption" ? [`${event.phase} ${event.workloads.join()}`] : [],
+    );
+  }
 }
 
 export interface Machine {
@@ -84,6 +91,12 @@ export class World {
 
   of(workload: string): Machine | undefined {
     return [...this.machines.values()].find(({ spec }) => spec.labels[LABEL_WORKLOAD] === workload);
+  }
+
+  /** Names of the containers that run. */
+  running(): string[] {
+    const containers = [...this.machines.values()].map(({ container }) => container);
+    return containers.filter(({ status }) => status === "running").map(({ name }) => name);
   }
 
   count(call: Call): number {
@@ -142,7 +155,10 @@ export class World {
           if (there !== undefined) return there.container.id;
           const id = `c${this.#next++}`;
           const base = { id, name: spec.name, labels: spec.labels, pid: 0, exitCode: 0, oomKilled: false, error: "" };
-          const exits = (spec.env.EXITS ?? "").split(",").filter(Boolean).map(Number);
+          const exits = String(spec.env.EXITS ?? "")
+            .split(",")
+            .filter(Boolean)
+            .map(Number);
           const container: ContainerState = { ...base, status: "created", gpus: spec.gpus };
           this.machines.set(id, { container, spec, exits, down: Promise.withResolvers() });
           return id;
@@ -239,6 +255,17 @@ export function gpu(index: number): Gpu {
   };
 }
 
+export const POLICY: SupervisorDoors["policy"] = {
+  images: ["*"],
+  hostPorts: { from: 38_100, to: 38_199 },
+  hostIp: "127.0.0.1",
+  reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
+  allowRoot: true,
+  pullNoProgressMs: 1000,
+  preemptWithinMs: 120_000,
+  priorityPreemption: true,
+};
+
 export interface Agent extends AsyncDisposable {
   supervisor: Supervisor;
   /** What its journal does before and after each commit, counted from 1; a throw refuses the write. */
@@ -288,16 +315,7 @@ export function agentOn(disk: Disk, world: World, changes: Partial<SupervisorDoo
     keptLogs,
     now,
     steady,
-    policy: {
-      images: ["*"],
-      hostPorts: { from: 38_100, to: 38_199 },
-      hostIp: "127.0.0.1",
-      reserve: { cpus: 0, memoryMiB: 0, diskMiB: 0 },
-      allowRoot: true,
-      pullNoProgressMs: 1000,
-      preemptWithinMs: 120_000,
-      priorityPreemption: true,
-    },
+    policy: POLICY,
     nodeId: NODE_ID,
     host: { architecture: "amd64", cpus: 8, memoryMiB: 16_000 },
     driver: () => ({}),

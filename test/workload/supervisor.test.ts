@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { GpunodeError } from "../../src/protocol/errors.ts";
+import { Secret } from "../../src/protocol/secret.ts";
 import type { WorkloadInput } from "../../src/protocol/workload.ts";
 import type { KeptLogs } from "../../src/workload/kept-logs.ts";
 import { LABEL_GENERATION, LABEL_NODE, LABEL_WORKLOAD } from "../../src/workload/needs.ts";
@@ -758,13 +759,13 @@ describe("what an earlier agent left", () => {
     await next.supervisor.restore();
     await pause(100);
     expect(world.count("create")).toBe(0);
-    let given: unknown;
+    let given: string | Secret | undefined;
     world.before = (call, id) => {
       if (call === "start") given = world.find(id)?.spec.env.API_KEY;
     };
     next.supervisor.sync([{ id: "w", generation: 1, image: "a", ...input }]);
     await ended(disk);
-    expect(given).toBe("sk-very-secret");
+    expect(given instanceof Secret && given.reveal()).toBe("sk-very-secret");
     const written = JSON.stringify([[...disk.rows], disk.events]);
     expect(written).not.toContain("sk-very-secret");
     expect(written).not.toContain("hunter2");
