@@ -116,6 +116,7 @@ run_dir = "${join(dir, "r")}"
 coordinator = { url = "${coordinator.url}" }
 docker = { socket = "${engine.socket}" }
 nvidia = { smi = "${join(root, "bin/nvidia-smi-sim.js")}" }
+policy = { allow_root = true }
 network = { isolate_lan = false }
 log = { level = "error" }
 `,

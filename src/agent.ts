@@ -37,6 +37,8 @@ import type { DurableEvent, EventBody, UsageEvent } from "./protocol/event.ts";
 import { foldUsage, signUsage } from "./protocol/usage.ts";
 import { openStore } from "./store/store.ts";
 import { ReliabilityRecord } from "./telemetry/reliability.ts";
+import { watchDisk } from "./workload/disk-watch.ts";
+import { engineLacks } from "./workload/engine-demands.ts";
 import { keptLogsIn } from "./workload/kept-logs.ts";
 import { Meter } from "./workload/meter.ts";
 import { prefetch } from "./workload/prefetch.ts";
@@ -75,7 +77,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const steady = steadyClock(bootId(), clockMemory(store));
   const heard = heardMemory(store);
   const saveHeard = () => heard.set(link?.status().lastFrameAt);
-  const policy = policyOf(config);
+  const policy = policyOf(config, () => engineWatch.info);
   const { cosignKeys } = config.policy;
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
@@ -168,6 +170,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       gpus: () => health.gpus(),
       held: () => preemption.held(),
       engineProblem: () => engineWatch.problem,
+      engineLacks: () => engineLacks(engineWatch.info, policy)[0]?.message,
       diskFreeMiB: () => telemetry.diskFreeMiB(),
       silentSince,
       changed: (record) => {
@@ -218,6 +221,9 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     new NodeHealth({ config, store, engine, gpus: gpuWatch, supervisor, memory: healthMemory(store), changed, log }),
   );
   await supervisor.restore();
+  rooms.use(
+    watchDisk({ engine, runners: () => supervisor.runners(), limits: (record) => supervisor.limits(record), log }),
+  );
   tell([{ kind: "node", state: "started", reason: `gpunode ${version}` }]);
   preemption.start();
   isolation?.refresh();

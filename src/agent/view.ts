@@ -9,6 +9,7 @@ import type { Store } from "../store/store.ts";
 import { type Advertisement, advertisement, withHolders } from "../telemetry/advertisement.ts";
 import type { ReliabilityRecord } from "../telemetry/reliability.ts";
 import type { Policy } from "../workload/admit.ts";
+import { engineLacks } from "../workload/engine-demands.ts";
 import type { Supervisor } from "../workload/supervisor.ts";
 import type { NodeHealth } from "./health.ts";
 import { advertisedPolicy } from "./policy.ts";
@@ -54,6 +55,7 @@ export function nodeView(doors: NodeViewDoors): NodeView {
     ...health.problems(),
     ...(engine.problem === undefined ? [] : [{ code: "engine_unavailable", message: engine.problem }]),
     ...(isolation?.problems() ?? []),
+    ...engineLacks(engine.info, doors.policy),
     ...store.problems,
     ...keyProblems(identity, doors.link(), Date.now()),
   ];

@@ -1,3 +1,4 @@
+import { cpus, totalmem } from "node:os";
 import type { Command } from "commander";
 import { type AskOptions, type ConfigOptions, withConfig, withJson } from "./daemon-client.ts";
 import { command, print, printJson } from "./outcome.ts";
@@ -6,7 +7,9 @@ import { optionsOf, renderTable } from "./table.ts";
 export function registerConfig(program: Command): void {
   const config = program.command("config").description("look at the configuration");
   withConfig(config.command("check")).description("say whether it is right").action(command(check));
-  withJson(config.command("show")).description("every value in force and where it was set").action(command(show));
+  withJson(config.command("show"))
+    .description("every value in force, where it was set, and what a workload may do here")
+    .action(command(show));
 }
 
 async function check(options: ConfigOptions): Promise<void> {
@@ -18,12 +21,19 @@ async function check(options: ConfigOptions): Promise<void> {
 }
 
 async function show(options: AskOptions): Promise<void> {
-  const { settings, file, warnings } = await resolve(options);
-  if (options.json === true) return printJson({ ...(file !== undefined && { file }), settings, warnings });
+  const resolution = await resolve(options);
+  const { settings, file, warnings } = resolution;
+  const { policyInWords, ruleValue } = await import("../config/policy-in-words.ts");
+  const machine = { cpus: Math.max(1, cpus().length), memoryMiB: Math.floor(totalmem() / 1024 / 1024) };
+  const policy = policyInWords(resolution, machine);
+  if (options.json === true) return printJson({ ...(file !== undefined && { file }), settings, policy, warnings });
   const { valueInWords } = await import("../config/load.ts");
   const columns = [{ title: "KEY" }, { title: "VALUE", shrinks: true as const }, { title: "FROM" }];
   const rows = settings.map(({ key, value, source }) => [key, valueInWords(value), source]);
   print(renderTable(columns, rows, optionsOf(process.stdout)));
+  const titles = [{ title: "RULE" }, { title: "VALUE", shrinks: true as const }, { title: "MEANS" }, { title: "FROM" }];
+  const rules = policy.map((rule) => [rule.rule, ruleValue(rule), rule.means, rule.source]);
+  print(`\nWhat a workload may do here\n\n${renderTable(titles, rules, optionsOf(process.stdout))}`);
   for (const warning of warnings) process.stderr.write(`gpunode: warning: ${warning}\n`);
 }
 

@@ -21,6 +21,10 @@ const FIRST_CONFIG = `# docs/configuration.md lists every key; "gpunode config c
 [coordinator]
 # url = "wss://coordinator.example"
 # join_token_file = "/etc/gpunode/join-token"
+
+# [policy]                          # "gpunode config show" says what a workload may do here
+# images = ["ghcr.io/me/*"]
+# allow_root = true                 # many ready-made images want it; see docs/security.md
 `;
 
 /**

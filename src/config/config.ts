@@ -69,13 +69,28 @@ export interface Config {
   };
   policy: {
     images: readonly string[];
+    digestOnly: boolean;
     maxWorkloads?: number;
+    /** The most that one workload may have; absent: the machine is the limit. */
+    max: {
+      cpus?: number;
+      memoryMiB?: number;
+      shmMiB?: number;
+      diskMiB?: number;
+      pids?: number;
+      ports?: number;
+      runSeconds?: number;
+    };
     /** Both ends included. */
     hostPorts: PortRange;
     hostIp: string;
     reserve: { cpus: number; memoryMiB: number; diskMiB: number };
     runtime?: string;
-    allowRoot: boolean;
+    userns: "any" | "require";
+    /** Absent: where the engine maps root to an ordinary user. */
+    allowRoot?: boolean;
+    allowCaches: boolean;
+    readOnlyRoot: boolean;
     pullNoProgressSeconds: number;
     /** Paths; empty: signatures are not looked at. */
     cosignKeys: readonly string[];
@@ -158,9 +173,25 @@ export function configOf(values: Values): Config {
         memoryMiB: values["policy.reserve.memory_mib"],
         diskMiB: values["policy.reserve.disk_mib"],
       },
+      digestOnly: values["policy.digest_only"],
+      max: present({
+        cpus: values["policy.max.cpus"],
+        memoryMiB: values["policy.max.memory_mib"],
+        shmMiB: values["policy.max.shm_mib"],
+        diskMiB: values["policy.max.disk_mib"],
+        pids: values["policy.max.pids"],
+        ports: values["policy.max.ports"],
+        runSeconds: values["policy.max.run_seconds"],
+      }),
+      ...present({
+        maxWorkloads: values["policy.max_workloads"],
+        runtime: values["policy.runtime"],
+        allowRoot: values["policy.allow_root"],
+      }),
+      userns: values["policy.userns"],
+      allowCaches: values["policy.allow_caches"],
+      readOnlyRoot: values["policy.read_only_root"],
       cosignKeys: values["policy.cosign_keys"],
-      ...present({ maxWorkloads: values["policy.max_workloads"], runtime: values["policy.runtime"] }),
-      allowRoot: values["policy.allow_root"],
       pullNoProgressSeconds: values["policy.pull_no_progress_seconds"],
     },
     network: {

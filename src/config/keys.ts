@@ -1,5 +1,6 @@
 import { hostname } from "node:os";
 import { defaulted, type Key, key, mebibytes, optional, percent } from "./key.ts";
+import { POLICY_KEYS } from "./keys-policy.ts";
 import { SUPPLY_CHAIN_KEYS } from "./keys-supply-chain.ts";
 import { TAKING_BACK_KEYS } from "./keys-taking-back.ts";
 import * as kinds from "./kinds.ts";
@@ -122,49 +123,7 @@ export const KEYS = {
   "pressure.disk_critical_percent": percent(97, "Disk in use, where images lie, that counts as critical pressure."),
   "pressure.disk_free_mib": mebibytes(51_200, "While more disk than this is free, its pressure is normal."),
   ...TAKING_BACK_KEYS,
-  "policy.images": defaulted<readonly string[]>(["*"], {
-    kind: kinds.textList(),
-    description: 'Images that may run; `*` stands for any run of characters: `["ghcr.io/me/*"]`.',
-  }),
-  "policy.max_workloads": optional({
-    kind: kinds.integer({ min: 0, max: 1000 }),
-    description: "At most so many workloads at a time.",
-  }),
-  "policy.host_ports": key({
-    kind: kinds.portRange(),
-    description: "Ports of this machine that workloads' ports are published on.",
-    fallback: () => ({ from: 30000, to: 30999 }),
-    defaultText: '"30000-30999"',
-  }),
-  "policy.host_ip": defaulted<string>("127.0.0.1", {
-    kind: kinds.ipAddress(),
-    description:
-      "Address those ports are published on. The default is reached from this machine only; `0.0.0.0` opens them to your network.",
-  }),
-  "policy.reserve.cpus": defaulted<number>(0, {
-    kind: kinds.number({ min: 0, max: 4096 }),
-    description: "CPU cores kept back for the owner.",
-  }),
-  "policy.reserve.memory_mib": defaulted<number>(0, {
-    kind: kinds.integer({ min: 0, max: 67_108_864 }),
-    description: "Memory in MiB kept back for the owner.",
-  }),
-  "policy.reserve.disk_mib": defaulted<number>(0, {
-    kind: kinds.integer({ min: 0, max: 1_073_741_824 }),
-    description: "Disk space in MiB kept free where images lie.",
-  }),
-  "policy.runtime": optional({
-    kind: kinds.text({ maxLength: 64, pattern: /^[A-Za-z0-9][\w.-]*$/, expected: 'a name such as "runsc"' }),
-    description: "Container runtime for all workloads, where the engine's default is not wanted.",
-  }),
-  "policy.allow_root": defaulted<boolean>(true, {
-    kind: kinds.boolean(),
-    description: "Whether a workload may run as root inside its container.",
-  }),
-  "policy.pull_no_progress_seconds": defaulted<number>(120, {
-    kind: kinds.integer({ min: 5, max: 86_400 }),
-    description: "A pull that has not moved for so long is given up. There is no limit on its whole length.",
-  }),
+  ...POLICY_KEYS,
   ...SUPPLY_CHAIN_KEYS,
   "network.isolate_lan": defaulted<boolean>(true, {
     kind: kinds.boolean(),

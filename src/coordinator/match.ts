@@ -99,12 +99,27 @@ export function obstacle(candidate: Candidate, resources: Resources): string | u
   if (resources.cpus !== undefined && resources.cpus > cpus) {
     return `it lends ${cpus} CPUs, ${resources.cpus} asked for`;
   }
+  for (const [resource, unit] of CAPPED) {
+    const [asked, most] = [resources[resource], advertisement.policy.max?.[resource]];
+    if (asked !== undefined && most !== undefined && asked > most) {
+      return `it lends ${most} ${unit} to one workload, ${asked} asked for`;
+    }
+  }
   const { lentMiB, freeMiB } = memory(candidate);
   if (resources.memoryMiB !== undefined && resources.memoryMiB > freeMiB) {
     return `${freeMiB} of ${lentMiB} MiB of memory are free, ${resources.memoryMiB} MiB asked for`;
   }
   return undefined;
 }
+
+/** What a provider may cap, of what is asked for. */
+const CAPPED = [
+  ["cpus", "CPUs"],
+  ["memoryMiB", "MiB of memory"],
+  ["shmMiB", "MiB of shared memory"],
+  ["diskMiB", "MiB of disk"],
+  ["pids", "processes"],
+] as const;
 
 function memory({ advertisement, memoryPromisedMiB }: Candidate): { lentMiB: number; freeMiB: number } {
   const { host, policy } = advertisement;

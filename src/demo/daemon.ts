@@ -22,7 +22,7 @@ export type Daemon = ReturnType<typeof daemonOf>;
 export function daemonOf(
   state: EngineState,
   programs: Programs,
-  { networkNamespace }: { networkNamespace?: string } = {},
+  { networkNamespace, through = [] }: { networkNamespace?: string; through?: readonly string[] } = {},
 ) {
   const socket = join(state.runDir, "docker.sock");
   const logFile = join(state.dir, "dockerd.log");
@@ -38,7 +38,7 @@ export function daemonOf(
     await forgetDeadContainerd(state.runDir);
     const log = openSync(logFile, "a");
     const args = ["--config-file", join(state.dir, "daemon.json"), "--pidfile", pidFile, "--host", `unix://${socket}`];
-    const command = [programs.paths.dockerd ?? "dockerd", ...args];
+    const command = [...through, programs.paths.dockerd ?? "dockerd", ...args];
     // Not `ip netns exec`, which gives it another /sys with no cgroups in it.
     if (networkNamespace !== undefined) command.unshift("nsenter", `--net=/run/netns/${networkNamespace}`);
     child = spawn(command[0] ?? "", command.slice(1), {

@@ -67,7 +67,7 @@ export async function runDemo(asked: DemoOptions): Promise<boolean> {
   const registry = things.use(await startRegistry({ faults: { bytesPerSecond: PULL_BYTES_PER_SECOND } }));
   const image = registry.add(
     "demo/jobs:1",
-    await buildImage({ root: await root(dir, options), paddingBytes: PADDING_BYTES }),
+    await buildImage({ root: await root(dir, options), paddingBytes: PADDING_BYTES, user: "65534:65534" }),
   );
   say(`registry     ${registry.address}, serving demo/jobs:1 built on the spot`);
   things.defer(() => removeImage(engine.socket, image));

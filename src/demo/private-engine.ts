@@ -62,6 +62,8 @@ export interface PrivateEngineOptions {
   readonly networkNamespace?: string;
   /** Further keys of dockerd's own configuration file. */
   readonly daemonConfig?: Readonly<Record<string, unknown>>;
+  /** Program and arguments that dockerd is started through; it has to become dockerd, as `unshare` does. */
+  readonly through?: readonly string[];
   readonly signal?: AbortSignal;
 }
 

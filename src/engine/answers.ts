@@ -79,6 +79,25 @@ export const ContainerVolumesAnswer = z.object({
 });
 export type ContainerVolumes = z.infer<typeof ContainerVolumesAnswer>;
 
+/** The list with `size=true`. */
+export const ContainerSizesAnswer = z.array(
+  z.object({
+    Id: z.string(),
+    SizeRw: count,
+    Mounts: z
+      .array(z.object({ Type: text, Name: text, Destination: text }))
+      .nullish()
+      .transform((list) => list ?? []),
+  }),
+);
+
+export const DiskUsageAnswer = z.object({
+  Volumes: z
+    .array(z.object({ Name: z.string(), UsageData: z.object({ Size: count }).nullish() }))
+    .nullish()
+    .transform((list) => list ?? []),
+});
+
 export const ContainerListAnswer = z.array(z.object({ Id: z.string() }));
 
 export const EventAnswer = z.object({
@@ -125,6 +144,12 @@ export const VersionAnswer = z.object({ Version: z.string(), ApiVersion: z.strin
 
 export const InfoAnswer = z.object({
   Driver: z.string().exactOptional(),
+  DriverStatus: z.array(z.tuple([z.string(), z.string()])).nullish(),
+  /** `name=seccomp,profile=default`, `name=apparmor`, `name=userns` … */
+  SecurityOptions: z.array(z.string()).nullish(),
+  MemoryLimit: z.boolean().exactOptional(),
+  CpuCfsQuota: z.boolean().exactOptional(),
+  PidsLimit: z.boolean().exactOptional(),
   DockerRootDir: z.string().exactOptional(),
   CgroupVersion: z.string().exactOptional(),
   Runtimes: z.record(z.string(), z.unknown()).nullish(),

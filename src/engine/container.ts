@@ -1,3 +1,4 @@
+import { posix } from "node:path";
 import type Docker from "dockerode";
 import type { PortBinding } from "../protocol/workload.ts";
 import type { ContainerSpec, ContainerState, LABEL_NODE as LabelNode } from "../workload/needs.ts";
@@ -6,9 +7,6 @@ import { deviceRequests, gpuEnvironment, recordedGpus } from "./gpu.ts";
 
 /** Every container and volume of ours carries it; the type holds it to the name the workload room uses. */
 export const LABEL_NODE: typeof LabelNode = "org.gpunode.node";
-
-/** Processes and threads of a container that asks for no number: a fork bomb ends there, an inference server does not. */
-const PIDS_DEFAULT = 4096;
 
 /** What a container writes to stdout and stderr is kept up to this; older output is dropped by the engine. */
 const LOG_FILE_MAX = "20m";
@@ -23,10 +21,27 @@ const MIB = 1024 * 1024;
  */
 const CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
 
+/** Where memory runs out the kernel ends the process with the most of these points: any container's before any program of the owner's. */
+const OOM_POINTS = { promised: 500, unpromised: 1000 };
+
+/**
+ * No core dumps, which hold secrets and fill disks; and no process with more open files than its share. An engine that runs unprivileged
+ * itself could not grant many more.
+ */
+const ULIMITS = [
+  { Name: "core", Soft: 0, Hard: 0 },
+  { Name: "nofile", Soft: 16_384, Hard: 16_384 },
+];
+
+/** `/tmp` of a read-only container is in memory, and counts as such. */
+const TMP_MOST_MIB = 1024;
+
 /** What a container's request depends on besides its spec. */
 export interface EngineTraits {
   /** The engine has an init process for containers. */
   hasInit: boolean;
+  /** The storage can hold a container's layer to a size. */
+  holdsDisk: boolean;
   /** The GPUs are simulated: they are named in the environment and not asked for. */
   simulatedGpus: boolean;
 }
@@ -56,14 +71,21 @@ export function createRequest(spec: ContainerSpec, engine: EngineTraits): Docker
   };
 }
 
-function hostConfig(spec: ContainerSpec, engine: EngineTraits): Docker.HostConfig {
-  const memoryBytes = spec.memoryMiB === undefined ? undefined : spec.memoryMiB * MIB;
+/** The types do not know the mode yet; API 1.41 does. */
+type HostConfig = Docker.HostConfig & { CgroupnsMode: "private" };
+
+function hostConfig(spec: ContainerSpec, engine: EngineTraits): HostConfig {
+  const memoryBytes = spec.memoryMiB * MIB;
   return {
+    Memory: memoryBytes,
     // Swap of nothing: a workload over its limit ends at once instead of dragging the whole machine down.
-    ...(memoryBytes !== undefined && { Memory: memoryBytes, MemorySwap: memoryBytes }),
-    ...(spec.cpus !== undefined && { NanoCpus: Math.round(spec.cpus * 1e9) }),
-    ...(spec.shmMiB !== undefined && { ShmSize: spec.shmMiB * MIB }),
-    PidsLimit: spec.pids ?? PIDS_DEFAULT,
+    MemorySwap: memoryBytes,
+    OomScoreAdj: spec.memoryIsUnpromised === true ? OOM_POINTS.unpromised : OOM_POINTS.promised,
+    NanoCpus: Math.round(spec.cpus * 1e9),
+    ShmSize: spec.shmMiB * MIB,
+    PidsLimit: spec.pids,
+    Ulimits: ULIMITS,
+    ...(engine.holdsDisk && { StorageOpt: { size: `${spec.diskMiB}M` } }),
     PortBindings: portBindings(spec),
     // Volumes as mounts and not as "binds": there a name with a slash would be a path of the host.
     Mounts: mounts(spec),
@@ -76,29 +98,42 @@ function hostConfig(spec: ContainerSpec, engine: EngineTraits): Docker.HostConfi
     ...(engine.hasInit && { Init: true }),
     ...(spec.runtime !== undefined && { Runtime: spec.runtime }),
     Privileged: false,
-    ReadonlyRootfs: false,
+    ...(spec.readOnlyRoot === true && readOnlyRoot(spec)),
     CapDrop: ["ALL"],
     CapAdd: CAPABILITIES,
+    // Neither a seccomp nor an AppArmor profile is named: the engine then uses its default ones, where it has them.
     SecurityOpt: ["no-new-privileges"],
+    CgroupnsMode: "private",
     NetworkMode: spec.network ?? "bridge",
     IpcMode: "private",
   };
 }
 
+function readOnlyRoot({ memoryMiB, volumes }: ContainerSpec): Docker.HostConfig {
+  const tmpMiB = Math.max(1, Math.min(TMP_MOST_MIB, Math.floor(memoryMiB / 2)));
+  // Compilers run what they have written there. A cache that lies there is the workload's own wish.
+  const tmp = { "/tmp": `rw,exec,nosuid,nodev,mode=1777,size=${tmpMiB}m` };
+  const isTaken = volumes.some(({ path }) => posix.resolve(path) === "/tmp");
+  return { ReadonlyRootfs: true, ...(!isTaken && { Tmpfs: tmp }) };
+}
+
 function mounts(spec: ContainerSpec): Docker.MountSettings[] {
-  const volumes = spec.volumes.map(({ name, path }) => ({
-    Type: "volume" as const,
-    Source: name,
-    Target: path,
-    VolumeOptions: volumeOptions(spec),
-  }));
+  const volumes = spec.volumes.map((volume) => volumeMount(spec, volume));
   if (spec.inbox === undefined) return volumes;
   // Without a name: it is removed with the container. What the image has there is no business of the agent's.
   const VolumeOptions = { ...volumeOptions(spec), NoCopy: true };
   return [...volumes, { Type: "volume", Source: "", Target: spec.inbox, VolumeOptions }];
 }
 
-function volumeOptions(spec: ContainerSpec): NonNullable<Docker.MountSettings["VolumeOptions"]> {
+/** A volume with a name, kept when its container goes. */
+export function volumeMount(
+  spec: Pick<ContainerSpec, "labels">,
+  { name, path }: ContainerSpec["volumes"][number],
+): Docker.MountSettings {
+  return { Type: "volume", Source: name, Target: path, VolumeOptions: volumeOptions(spec) };
+}
+
+function volumeOptions(spec: Pick<ContainerSpec, "labels">): NonNullable<Docker.MountSettings["VolumeOptions"]> {
   const Labels: Record<string, string> = { [LABEL_NODE]: spec.labels[LABEL_NODE] ?? "" };
   return { NoCopy: false, Labels, DriverConfig: { Name: "local", Options: {} } };
 }

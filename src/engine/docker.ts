@@ -1,6 +1,7 @@
 import type { ProbeEngine } from "../isolation/needs.ts";
 import type { Engine, Log } from "../workload/needs.ts";
 import { engineClient } from "./client.ts";
+import { diskAccount } from "./disk-usage.ts";
 import { containerEvents } from "./events.ts";
 import { execInside } from "./exec.ts";
 import { inspectImage, listImages } from "./images.ts";
@@ -8,6 +9,7 @@ import { engineFacts } from "./info.ts";
 import { localImages } from "./local-images.ts";
 import { readLogs } from "./logs.ts";
 import { ownNetworks } from "./networks.ts";
+import { makeNewCaches } from "./new-caches.ts";
 import { type OpenImagesMemory, openImages } from "./open-images.ts";
 import { ownContainers } from "./own-containers.ts";
 import { createPuller } from "./pull.ts";
@@ -61,11 +63,14 @@ export function createDockerEngine(options: DockerEngineOptions): DockerEngine {
     pull: createPuller(client, open).pull,
     image: (reference) => inspectImage(client, reference),
     images: () => listImages(client),
-    create: async (spec) =>
-      await containers.create(spec, {
+    async create(spec) {
+      await makeNewCaches({ client, nodeId }, spec);
+      return await containers.create(spec, {
         hasInit: await facts.hasInit(),
+        holdsDisk: facts.mayHoldDisk(),
         simulatedGpus: options.simulatedGpus === true,
-      }),
+      });
+    },
     start: containers.start,
     async stop(id, how) {
       const own = await requireOwn(id);
@@ -92,6 +97,7 @@ export function createDockerEngine(options: DockerEngineOptions): DockerEngine {
       usage.forget(id);
       return undefined;
     },
+    diskAccount: (signal) => diskAccount(client, nodeId, signal),
     async exec(id, argv, how) {
       return await execInside({ client, log }, await containers.requireThere(id), argv, how);
     },

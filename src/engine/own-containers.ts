@@ -10,6 +10,9 @@ import { requireRecorded } from "./gpu.ts";
 /** A removal that somebody else began is asked after so often. */
 const REMOVAL_POLL_MS = 100;
 
+/** How Docker's storage drivers say that they hold no layer to a size, or not on this file system. */
+const NO_DISK_LIMIT = /storage-opt|pquota|project quota|quota.*not (?:supported|enabled)|backing filesystem/i;
+
 /**
  * The containers of this node: made, found, started, signalled and removed. Everything that changes one first makes sure
  * that it carries our label; the owner's other containers are seen, never touched.
@@ -18,6 +21,8 @@ export function ownContainers(client: EngineClient, nodeId: string) {
   const { docker } = client;
   /** Full ids known to be ours: labels never change and ids are never used twice. */
   const known = new Set<string>();
+  /** The storage has refused to hold a layer to a size: it is not asked again. */
+  let refusesDiskLimit = false;
 
   /** Any container, ours or not, by id or name. */
   async function look(id: string, signal?: AbortSignal): Promise<ContainerState | undefined> {
@@ -79,13 +84,18 @@ export function ownContainers(client: EngineClient, nodeId: string) {
   async function createOrFind(spec: ContainerSpec, engine: EngineTraits): Promise<string> {
     const doing = `create container ${spec.name}`;
     for (let tried = 0; ; tried++) {
+      const request = createRequest(spec, { ...engine, holdsDisk: engine.holdsDisk && !refusesDiskLimit });
       try {
-        const answer = await client.ask(
-          (abortSignal) => docker.createContainer({ ...createRequest(spec, engine), abortSignal }),
-          { doing, timeoutMs: CREATE_MS },
-        );
+        const answer = await client.ask((abortSignal) => docker.createContainer({ ...request, abortSignal }), {
+          doing,
+          timeoutMs: CREATE_MS,
+        });
         return parseAnswer(CreateAnswer, answer, "a new container").id;
       } catch (error) {
+        if (request.HostConfig?.StorageOpt !== undefined && NO_DISK_LIMIT.test(String(error))) {
+          refusesDiskLimit = true;
+          continue;
+        }
         if (statusOf(error) !== 409) throw error;
         const there = await look(spec.name);
         if (there !== undefined) return adopt(there, spec);

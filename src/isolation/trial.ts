@@ -84,7 +84,7 @@ async function startProbe(name: string, image: ProbeImage, doors: TrialDoors): P
     env: { LD_LIBRARY_PATH: image.libraryPath },
     user: "65534:65534",
     gpus: [],
-    memoryMiB: 256,
+    ...{ cpus: 1, memoryMiB: 256, shmMiB: 16, pids: 256, diskMiB: 256 },
     ports: [],
     hostIp: "127.0.0.1",
     volumes: [],

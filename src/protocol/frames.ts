@@ -86,15 +86,40 @@ export const EngineInfo = z.object({
   storageDriver: z.string().exactOptional(),
   cgroupVersion: z.string().exactOptional(),
   runtimes: z.array(z.string()).exactOptional(),
+  /** What it keeps containers apart with, as it names it: `seccomp`, `apparmor`, `selinux`, `userns`, `rootless`, `cgroupns`. */
+  security: z.array(z.string()).exactOptional(),
+  /** What it can hold a container to: `cpu`, `memory`, `pids`. */
+  limits: z.array(z.string()).exactOptional(),
 });
 export type EngineInfo = z.infer<typeof EngineInfo>;
 
+/** The most that one workload may ask for. One that asks for more is refused; one that asks for nothing gets no more than this. */
+export const PolicyCaps = z.object({
+  cpus: Quantity.exactOptional(),
+  memoryMiB: Count.exactOptional(),
+  shmMiB: Count.exactOptional(),
+  diskMiB: Count.exactOptional(),
+  pids: Count.exactOptional(),
+  ports: Count.exactOptional(),
+  runSeconds: Quantity.exactOptional(),
+});
+export type PolicyCaps = z.infer<typeof PolicyCaps>;
+
 export const PolicyInfo = z.object({
   images: z.array(z.string()),
+  /** Only images named by their digest. */
+  digestOnly: z.boolean().exactOptional(),
   maxWorkloads: Count.exactOptional(),
   hostPorts: z.string(),
   runtime: z.string().exactOptional(),
   allowRoot: z.boolean(),
+  /** Whether volumes are kept between workloads; absent: yes. */
+  allowCaches: z.boolean().exactOptional(),
+  /** Every workload's root file system is read-only, asked for or not. */
+  readOnlyRoot: z.boolean().exactOptional(),
+  /** `require`: nothing runs here unless root inside is an ordinary user outside. */
+  userns: z.enum(["require"]).exactOptional(),
+  max: PolicyCaps.exactOptional(),
   reserve: z
     .object({ cpus: Quantity.exactOptional(), memoryMiB: Count.exactOptional(), diskMiB: Count.exactOptional() })
     .exactOptional(),

@@ -122,6 +122,8 @@ export const Workload = z.object({
     .max(4096)
     .exactOptional(),
   user: z.string().max(255).exactOptional(),
+  /** Nothing of the root file system can be written to; `/tmp` is in memory then, and bounded. */
+  readOnlyRoot: z.boolean().exactOptional(),
   gpus: GpuRequest.default({ count: 0 }),
   resources: Resources.default({}),
   ports: z

@@ -1,15 +1,22 @@
 import { posix } from "node:path";
 import { GpunodeError } from "../protocol/errors.ts";
+import type { PolicyCaps } from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Workload } from "../protocol/workload.ts";
 import { allocate, type Holders } from "./allocate.ts";
+import { covers, isImageReference } from "./image-patterns.ts";
+import { type Limits, lent, limitsOf, requireSomethingLent, requireWithinCaps } from "./limits.ts";
 import { INBOX } from "./tenant-notice.ts";
 
 /** What the provider allows; from the configuration. Each refusal names the rule it comes from. */
 export interface Policy {
-  /** Patterns of images that may run; `*` stands for any run of characters. */
+  /** Patterns of images that may run; see `covers`. */
   images: readonly string[];
+  /** Only images named by their digest. */
+  digestOnly?: boolean;
   maxWorkloads?: number;
+  /** The most that one workload may have. */
+  max?: PolicyCaps;
   /** Host ports given to workloads, both ends included. */
   hostPorts: { from: number; to: number };
   /** Host address the ports are published on. */
@@ -18,7 +25,13 @@ export interface Policy {
   reserve: { cpus: number; memoryMiB: number; diskMiB: number };
   /** Container runtime, where the engine's default is not wanted. */
   runtime?: string;
+  /** `require`: nothing runs unless root inside is an ordinary user outside. */
+  userns?: "require";
   allowRoot: boolean;
+  /** No volume is kept between workloads. */
+  forbidCaches?: boolean;
+  /** Every root file system is read-only, asked for or not. */
+  readOnlyRoot?: boolean;
   /** A pull that has not moved for this long is given up. */
   pullNoProgressMs: number;
   /** Work that is taken back is gone within so long, whatever it asked for; a deadline that comes with the order goes before it. */
@@ -39,6 +52,8 @@ export interface NodeFacts {
   heldBack?: string;
   /** Why the engine can't be used; undefined where it can. */
   engineProblem?: string;
+  /** What the engine lacks that no workload may be without; undefined where it has all. */
+  engineLacks?: string;
   /** Why workloads cannot be kept off the owner's network, where the owner wants that; undefined where they can. */
   isolationProblem?: string;
   cpus: number;
@@ -50,73 +65,66 @@ export interface NodeFacts {
 }
 
 /**
- * Decides whether this node takes a workload, and gives its GPUs. Pure.
+ * Decides whether this node takes a workload, and gives its GPUs and its limits. Pure.
  *
  * Throws `GpunodeError` with the code, the values and the limit: `draining`, `engine_unavailable`, `image_not_allowed`,
  * `policy_denied`, `insufficient_memory`, `insufficient_disk`, `no_matching_gpu`, `gpu_busy`, `invalid_spec`.
  */
-export function admit(workload: Workload, node: NodeFacts): { gpus: string[] } {
+export function admit(workload: Workload, node: NodeFacts): { gpus: string[]; limits: Limits } {
   requireAllButGpus(workload, node);
-  return { gpus: allocate(workload.gpus, node.gpus, node.holders) };
+  return { gpus: allocate(workload.gpus, node.gpus, node.holders), limits: limitsOf(workload, node) };
 }
 
 /** The same without its GPUs: throws what keeps the workload from this node in any other respect. */
 export function requireAllButGpus(workload: Workload, node: NodeFacts): void {
-  const { policy } = node;
   if (node.heldBack !== undefined) {
     throw new GpunodeError("draining", `the node accepts nothing new: ${node.heldBack}`);
   }
   if (node.engineProblem !== undefined) throw new GpunodeError("engine_unavailable", node.engineProblem);
   if (node.isolationProblem !== undefined) throw new GpunodeError("policy_denied", node.isolationProblem);
-  requireImage(workload.image, policy.images);
-  requireUser(workload.user, policy);
+  requireStanding(workload, node);
   requireCount(node);
   requirePorts(workload, node);
   requireInboxFree(workload);
   requireResources(workload, node);
 }
 
-/** Throws `invalid_spec` where it names no image, `image_not_allowed` where the provider's patterns leave it out. */
-export function requireImage(image: string, patterns: readonly string[]): void {
+/**
+ * The rules that hold whatever else runs here, and that a workload is held to again after a restart of the agent, under what its owner
+ * may have changed meanwhile. Throws `image_not_allowed`, `policy_denied`, `invalid_spec`.
+ */
+export function requireStanding(
+  workload: Pick<Workload, "image" | "user" | "caches" | "ports" | "resources" | "maxRuntimeSeconds">,
+  { policy, engineLacks }: { policy: Policy; engineLacks?: string },
+): void {
+  requireImage(workload.image, policy);
+  requireUser(workload.user, policy);
+  if (policy.forbidCaches === true && workload.caches.length > 0) {
+    throw new GpunodeError(
+      "policy_denied",
+      `policy.allow_caches is false and the workload asks for ${workload.caches.map(({ name }) => `"${name}"`).join(", ")}`,
+    );
+  }
+  requireWithinCaps(workload, policy.max);
+  if (engineLacks !== undefined) throw new GpunodeError("policy_denied", engineLacks);
+}
+
+/** Throws `invalid_spec` where it names no image, `image_not_allowed` where the provider's rules leave it out. */
+export function requireImage(image: string, { images, digestOnly }: Pick<Policy, "images" | "digestOnly">): void {
   if (!isImageReference(image)) {
     throw new GpunodeError("invalid_spec", `"${image}" is no image reference; expected "repo:tag" or "repo@sha256:…"`);
   }
-  if (patterns.some((pattern) => matchesPattern(image, pattern))) return;
+  if (!images.some((pattern) => covers(pattern, image))) {
+    throw new GpunodeError(
+      "image_not_allowed",
+      `policy.images allows ${images.length === 0 ? "no image" : images.join(", ")}; ${image} is not among them`,
+    );
+  }
+  if (digestOnly !== true || image.includes("@")) return;
   throw new GpunodeError(
     "image_not_allowed",
-    `policy.images allows ${patterns.length === 0 ? "no image" : patterns.join(", ")}; ${image} is not among them`,
+    `policy.digest_only is true and ${image} is no digest: name it as "repo@sha256:…"`,
   );
-}
-
-/**
- * Docker's reference grammar (distribution/reference): `[host[:port]/]component{/component}[:tag][@digest]`. What passes here can
- * do no harm in a URL or a log.
- */
-const COMPONENT = "[a-z0-9]+(?:(?:\\.|__?|-+)[a-z0-9]+)*";
-const HOST = "(?:[a-zA-Z0-9]+(?:[.-][a-zA-Z0-9]+)*|\\[[0-9a-fA-F:]+\\])(?::\\d{1,5})?";
-const REFERENCE = new RegExp(
-  `^(?:${HOST}/)?${COMPONENT}(?:/${COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`,
-);
-
-/** True where `text` can name an image. */
-export function isImageReference(text: string): boolean {
-  return text.length <= 512 && REFERENCE.test(text);
-}
-
-/** `*` stands for any run of characters, everything else for itself. */
-export function matchesPattern(text: string, pattern: string): boolean {
-  const parts = pattern.split("*");
-  const first = parts[0] ?? "";
-  if (parts.length === 1) return text === pattern;
-  const last = parts.at(-1) ?? "";
-  if (!text.startsWith(first) || !text.endsWith(last) || text.length < first.length + last.length) return false;
-  let at = first.length;
-  for (const part of parts.slice(1, -1)) {
-    const found = text.indexOf(part, at);
-    if (found < 0) return false;
-    at = found + part.length;
-  }
-  return at <= text.length - last.length;
 }
 
 /** A user that is certainly not root: a number other than 0. A name may stand for root in the image's own passwd. */
@@ -136,7 +144,7 @@ function requireRootAllowed(policy: Policy): void {
   if (policy.allowRoot) return;
   throw new GpunodeError(
     "policy_denied",
-    'policy.allow_root is false and the container might run as root: set "user", or USER in the image, to a number such as 1000',
+    'policy.allow_root is false and the container might run as root: set "user" of the workload, or USER in the image, to a number such as 1000',
   );
 }
 
@@ -181,10 +189,11 @@ function requireInboxFree({ caches }: Workload): void {
   throw new GpunodeError("invalid_spec", `cache "${taken.name}" cannot be at ${INBOX}: gpunode's own files are there`);
 }
 
-function requireResources({ resources }: Workload, node: NodeFacts): void {
+function requireResources(workload: Workload, node: NodeFacts): void {
+  const { resources } = workload;
   const { reserve } = node.policy;
   const { cpus, memoryMiB, diskMiB, shmMiB } = resources;
-  const cpusLent = Math.max(0, node.cpus - reserve.cpus);
+  const { cpus: cpusLent, memoryMiB: memoryLent } = lent(node);
   if (cpus !== undefined && cpus > cpusLent) {
     throw new GpunodeError(
       "policy_denied",
@@ -193,7 +202,6 @@ function requireResources({ resources }: Workload, node: NodeFacts): void {
     );
   }
   const promised = node.live.reduce((sum, other) => sum + other.memoryMiB, 0);
-  const memoryLent = Math.max(0, node.memoryMiB - reserve.memoryMiB);
   if (memoryMiB !== undefined && memoryMiB > memoryLent - promised) {
     throw new GpunodeError(
       "insufficient_memory",
@@ -214,4 +222,5 @@ function requireResources({ resources }: Workload, node: NodeFacts): void {
       { details: { asked: diskMiB, free: node.diskFreeMiB, reserved: reserve.diskMiB } },
     );
   }
+  requireSomethingLent(workload, node);
 }

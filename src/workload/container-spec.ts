@@ -1,4 +1,5 @@
 import type { Policy } from "./admit.ts";
+import type { Limits } from "./limits.ts";
 import { type ContainerSpec, LABEL_GENERATION, LABEL_NODE, LABEL_WORKLOAD } from "./needs.ts";
 import type { Secrets } from "./record.ts";
 import { containerName, type WorkloadRecord } from "./record.ts";
@@ -8,11 +9,11 @@ import { INBOX, NOTICE_FILE, NOTICE_VARIABLE } from "./tenant-notice.ts";
 export function containerSpec(
   record: WorkloadRecord,
   secrets: Secrets | undefined,
-  node: { policy: Policy; nodeId: string; network?: string },
+  node: { policy: Policy; nodeId: string; limits: Limits; network?: string },
 ): ContainerSpec {
   const { spec } = record;
-  const { cpus, memoryMiB, shmMiB, pids } = spec.resources;
-  const { runtime, hostIp } = node.policy;
+  const { cpus, memoryMiB, shmMiB, pids, diskMiB } = node.limits;
+  const { runtime, hostIp, readOnlyRoot } = node.policy;
   return {
     name: containerName(record),
     labels: ownLabels(record, node.nodeId),
@@ -24,10 +25,10 @@ export function containerSpec(
     ...(spec.workdir !== undefined && { workdir: spec.workdir }),
     ...(spec.user !== undefined && { user: spec.user }),
     gpus: record.gpus,
-    ...(cpus !== undefined && { cpus }),
-    ...(memoryMiB !== undefined && { memoryMiB }),
-    ...(shmMiB !== undefined && { shmMiB }),
-    ...(pids !== undefined && { pids }),
+    ...{ cpus, memoryMiB, shmMiB, pids, diskMiB },
+    // Memory that was promised is kept for whom it was promised to.
+    ...(spec.resources.memoryMiB === undefined && { memoryIsUnpromised: true }),
+    ...((readOnlyRoot === true || spec.readOnlyRoot === true) && { readOnlyRoot: true }),
     ports: record.ports,
     hostIp,
     volumes: spec.caches.map(({ name, path }) => ({ name: cacheVolume(record, name), path })),

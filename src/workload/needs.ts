@@ -47,10 +47,16 @@ export interface ContainerSpec {
   user?: string;
   /** UUIDs of GPUs or MIG instances; [] = none, and the container is then told to see none. */
   gpus: string[];
-  cpus?: number;
-  memoryMiB?: number;
-  shmMiB?: number;
-  pids?: number;
+  cpus: number;
+  memoryMiB: number;
+  /** Nobody counts on having this memory: where the machine runs out of it, this container goes first. */
+  memoryIsUnpromised?: boolean;
+  shmMiB: number;
+  pids: number;
+  /** Its writable layer is held to this where the engine can; see `Engine.written` for where it cannot. */
+  diskMiB: number;
+  /** Nothing of the image's file system can be written to; `/tmp` is in memory. */
+  readOnlyRoot?: boolean;
   ports: PortBinding[];
   /** Host interface the ports are published on. */
   hostIp: string;
@@ -122,6 +128,14 @@ export interface ContainerUsage {
   networkTxBytes: number;
 }
 
+/** What is on the engine's disk at one moment, in bytes as the files' lengths tell. */
+export interface DiskAccount {
+  /** This node's running containers: what each has written over its image, and the volumes it has mounted. */
+  containers: { id: string; layerBytes: number; volumes: { name: string; path: string }[] }[];
+  /** Every volume there is, whosever. */
+  volumeBytes: ReadonlyMap<string, number>;
+}
+
 /** Something that happened to one of our containers. */
 export interface EngineEvent {
   containerId: string;
@@ -171,6 +185,11 @@ export interface Engine {
   logs(id: string, options: LogOptions): AsyncIterable<LogChunk>;
   /** One reading now. undefined where the container does not run. */
   usage(id: string): Promise<ContainerUsage | undefined>;
+  /**
+   * What lies on the disk. The engine walks through all files of containers and volumes for it: not to be asked often. A file that was
+   * deleted and is still open is not seen.
+   */
+  diskAccount(signal: AbortSignal): Promise<DiskAccount>;
   /** Runs a command inside; output is cut at 64 KiB. `exitCode` is undefined where the time ran out. */
   exec(
     id: string,

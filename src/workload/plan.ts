@@ -106,7 +106,7 @@ export function endingOf(record: WorkloadRecord, container: ContainerState | und
   }
   if (container.error !== "") return { state: "failed", reason: "start_failed", message: container.error, ...exit };
   if (container.oomKilled && container.exitCode !== 0) {
-    const limit = record.spec.resources.memoryMiB;
+    const limit = record.limits?.memoryMiB ?? record.spec.resources.memoryMiB;
     return {
       state: "failed",
       reason: "oom_killed",

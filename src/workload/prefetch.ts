@@ -13,7 +13,7 @@ export async function prefetch(
   policy: Policy,
   signal: AbortSignal,
 ): Promise<void> {
-  requireImage(image, policy.images);
+  requireImage(image, policy);
   await engine.pull(image, {
     ...(registryAuth !== undefined && { auth: new Secret(registryAuth) }),
     noProgressMs: policy.pullNoProgressMs,

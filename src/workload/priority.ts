@@ -3,6 +3,7 @@ import { GpunodeError } from "../protocol/errors.ts";
 import type { Workload } from "../protocol/workload.ts";
 import { admit, type NodeFacts, requireAllButGpus } from "./admit.ts";
 import { allocate } from "./allocate.ts";
+import type { Limits } from "./limits.ts";
 import type { PreemptWhy } from "./preempt.ts";
 import type { WorkloadRecord } from "./record.ts";
 import { isTerminal } from "./state.ts";
@@ -13,6 +14,7 @@ import { isTerminal } from "./state.ts";
  */
 export interface Admission {
   gpus: string[];
+  limits: Limits;
   /** Who has to end for it; none where its GPUs are free. */
   victims: WorkloadRecord[];
 }

@@ -3,6 +3,7 @@ import { PreemptionCause, Timings, type WorkloadEvent } from "../protocol/event.
 import { Count, Generation, GpuUuid, WorkloadId } from "../protocol/scalars.ts";
 import { hiding, Secret } from "../protocol/secret.ts";
 import { PortBinding, type RegistryAuth, Workload, WorkloadState } from "../protocol/workload.ts";
+import { Limits } from "./limits.ts";
 
 /** A workload as it may lie on disk: without the secrets it came with. */
 export const StoredWorkload = Workload.omit({ registryAuth: true, secretEnv: true });
@@ -96,6 +97,8 @@ export const WorkloadRecord = z.object({
   id: WorkloadId,
   generation: Generation,
   spec: StoredWorkload,
+  /** What it is held to, as decided when it was taken in; absent in a record of an older release. */
+  limits: Limits.exactOptional(),
   state: WorkloadState,
   /** It came with secrets, which are not stored: before it has a container it needs its spec again after a restart. */
   hadSecrets: z.boolean(),

@@ -4,11 +4,12 @@ import type { EventBody } from "../protocol/event.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
 import { linkedController, orAborted } from "./abort.ts";
-import { type Policy, requireEffectiveUser } from "./admit.ts";
+import { type Policy, requireEffectiveUser, requireStanding } from "./admit.ts";
 import { containerSpec, ownLabels } from "./container-spec.ts";
 import { heedNotice } from "./heed-notice.ts";
 import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
 import { initComplaint } from "./init-complaint.ts";
+import type { Limits } from "./limits.ts";
 import type { ContainerState, Engine, Journal, Log, SignatureCheck, WorkloadNetworks } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
 import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
@@ -47,6 +48,10 @@ export interface RunnerDoors {
   host: { architecture: string };
   driver(): DriverFacts;
   gpus(uuids: readonly string[]): Gpu[];
+  /** What the record is held to. */
+  limits(record: WorkloadRecord): Limits;
+  /** What the engine lacks that no workload may be without. */
+  engineLacks?(): string | undefined;
   /** Resolves when no other workload holds this record's GPUs any more. */
   gpusFree(record: WorkloadRecord, signal: AbortSignal): Promise<void>;
   /** Free host ports for the record, none of them taken by another workload or a listener of the host. */
@@ -302,11 +307,19 @@ export class Runner {
   }
 
   async #pullImage(signal: AbortSignal): Promise<void> {
+    this.#requireStillAllowed();
     await this.#awaitSecrets(signal);
     if (this.record.state === "accepted") this.#record.move("pulling", {});
     const began = performance.now();
     const image = await this.#fetchImage(signal);
     this.#record.move("starting", { ...image, timings: { ...this.record.timings, pullMs: elapsed(began) } });
+  }
+
+  /** The owner may have changed the rules and started the agent anew since the workload was taken in. */
+  #requireStillAllowed(): void {
+    const { policy, engineLacks } = this.#doors;
+    const lacks = engineLacks?.();
+    requireStanding(this.record.spec, { policy, ...(lacks !== undefined && { engineLacks: lacks }) });
   }
 
   /** Pulls the image and checks what it demands of this node. */
@@ -346,6 +359,7 @@ export class Runner {
   async #create(signal: AbortSignal): Promise<void> {
     await this.#awaitSecrets(signal);
     await this.#doors.gpusFree(this.record, signal);
+    this.#requireStillAllowed();
     if (this.record.spec.ports.length > 0) this.#record.save({ ports: await this.#doors.pickPorts(this.record) });
     signal.throwIfAborted();
     const began = performance.now();
@@ -363,7 +377,8 @@ export class Runner {
   /** An image that was pruned since its pull is pulled once more. */
   async #createWithImage(on: { network?: string }, signal: AbortSignal): Promise<string> {
     const { engine, policy, nodeId } = this.#doors;
-    const create = () => engine.create(containerSpec(this.record, this.#secrets, { policy, nodeId, ...on }));
+    const limits = this.#doors.limits(this.record);
+    const create = () => engine.create(containerSpec(this.record, this.#secrets, { policy, nodeId, limits, ...on }));
     try {
       return await create();
     } catch (error) {
@@ -445,26 +460,26 @@ export class Runner {
   async #waitForEnd({ id }: ContainerState, signal: AbortSignal): Promise<void> {
     const ended = await this.#doors.engine.wait(id, signal);
     const isUnexplained = ended?.exitCode === KILLED_EXIT_CODE && !ended.oomKilled;
-    if (isUnexplained && this.record.spec.resources.memoryMiB !== undefined) {
-      await sleep(OOM_WORD_MS, undefined, { signal });
-    }
+    if (isUnexplained) await sleep(OOM_WORD_MS, undefined, { signal });
   }
 
   async #limitRuntime(signal: AbortSignal): Promise<void> {
-    const limit = this.record.spec.maxRuntimeSeconds;
+    const { maxRuntimeSeconds: limit, runtimeIsCapped } = this.#doors.limits(this.record);
     if (limit === undefined) return await orAborted(new Promise<never>(() => undefined), signal);
     const { steady } = this.#doors;
     const runUntil = (this.record.startedSteady ?? steady()) + limit * 1000;
     for (let left = runUntil - steady(); left > 0; left = runUntil - steady()) {
       await sleep(Math.min(left, TIMER_MOST_MS), undefined, { signal });
     }
-    const message = `ran for maxRuntimeSeconds ${limit}`;
-    this.order({
-      outcome: "failed",
-      reason: "max_runtime",
-      message,
-      graceSeconds: this.record.spec.stop.graceSeconds,
-    });
+    const { policy } = this.#doors;
+    const message =
+      runtimeIsCapped === true
+        ? `ran for ${limit} s, the longest that policy.max.run_seconds allows`
+        : `ran for maxRuntimeSeconds ${limit}`;
+    // A grace of a day would make nothing of the owner's cap.
+    const graceMost = policy.max?.runSeconds === undefined ? Number.POSITIVE_INFINITY : policy.preemptWithinMs / 1000;
+    const graceSeconds = Math.min(this.record.spec.stop.graceSeconds, graceMost);
+    this.order({ outcome: "failed", reason: "max_runtime", message, graceSeconds });
   }
 
   async #restart(container: ContainerState, signal: AbortSignal): Promise<void> {

@@ -8,6 +8,7 @@ import type { Holders } from "./allocate.ts";
 import { DesiredSet } from "./desired-set.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import { silenceEnds } from "./lease.ts";
+import { type Limits, limitsOf } from "./limits.ts";
 import {
   type Engine,
   type Journal,
@@ -63,6 +64,8 @@ export interface SupervisorDoors {
   held(): { node?: string; gpus: ReadonlyMap<string, string> };
   /** Why the engine can't be used; undefined where it can. */
   engineProblem(): string | undefined;
+  /** What the engine lacks that no workload may be without; undefined where it has all. */
+  engineLacks?(): string | undefined;
   diskFreeMiB(): number | undefined;
   /** When the last frame of a coordinator was read, by the steady clock; undefined while connected. */
   silentSince(): number | undefined;
@@ -205,8 +208,8 @@ export class Supervisor implements AsyncDisposable {
         );
       }
     }
-    const { gpus, victims } = admitByPriority(workload, this.#facts(workload.id), this.records());
-    const record = newRecord(workload, gpus, this.#doors.now());
+    const { gpus, limits, victims } = admitByPriority(workload, this.#facts(workload.id), this.records());
+    const record = { ...newRecord(workload, gpus, this.#doors.now()), limits };
     const replaced = this.#live(workload.id).flatMap((runner) => {
       const changed = runner.recordWith(stopOrder(runner.record, "replaced"));
       return changed === undefined ? [] : [{ runner, record: changed }];
@@ -305,6 +308,7 @@ export class Supervisor implements AsyncDisposable {
     return {
       ...this.#doors,
       gpus: (uuids) => gpus().filter((gpu) => holdsAny(gpu, uuids)),
+      limits: (record) => this.limits(record),
       gpusFree: (record, signal) => this.#gpusFree(record, signal),
       pickPorts: (record) => this.#ports.pick(record, this.#doors.policy, () => this.#others(record)),
       keepLogs: async (record, container, signal) => {
@@ -351,23 +355,33 @@ export class Supervisor implements AsyncDisposable {
     await orAborted(Promise.all(before.map((runner) => runner.ended)), signal);
   }
 
+  /** What a workload is held to; the record of an older release does not say it. */
+  limits({ limits, spec }: WorkloadRecord): Limits {
+    return limits ?? limitsOf(spec, this.#lendable());
+  }
+
+  #lendable() {
+    const { policy, host, diskFreeMiB } = this.#doors;
+    const disk = diskFreeMiB();
+    const { cpus, memoryMiB } = host;
+    return { policy, cpus, memoryMiB, ...(disk !== undefined && { diskFreeMiB: disk }) };
+  }
+
   #facts(id: string) {
-    const { gpus, policy, host, engineProblem, networks, diskFreeMiB } = this.#doors;
+    const { gpus, engineProblem, engineLacks, networks } = this.#doors;
     const problem = engineProblem();
     const isolationProblem = networks?.problem();
-    const disk = diskFreeMiB();
+    const lacks = engineLacks?.();
     const held = this.#doors.held();
     return {
       gpus: gpus(),
       holders: new Map([...this.holders(id), ...held.gpus]),
       kept: held.gpus,
-      policy,
+      ...this.#lendable(),
       ...(held.node !== undefined && { heldBack: held.node }),
       ...(problem !== undefined && { engineProblem: problem }),
+      ...(lacks !== undefined && { engineLacks: lacks }),
       ...(isolationProblem !== undefined && { isolationProblem }),
-      cpus: host.cpus,
-      memoryMiB: host.memoryMiB,
-      ...(disk !== undefined && { diskFreeMiB: disk }),
       live: this.records()
         .filter((record) => !isTerminal(record.state) && record.stop === undefined && record.id !== id)
         .map(({ id: other, spec }) => ({

@@ -24,6 +24,8 @@ export interface RigOptions {
   env?: NodeJS.ProcessEnv;
   /** Goes before the daemon's command line. */
   under?: readonly string[];
+  /** The engine attaches no GPUs: they are only named. */
+  simulated?: boolean;
   /** The engine's socket; default: the run's engine. */
   socket?: string;
   /** The network section; default: workloads are not isolated. */
@@ -55,7 +57,7 @@ state_dir = "${join(this.dir, "state")}"
 run_dir = "${join(this.dir, "run")}"
 ${options.url === undefined ? "" : `coordinator = { url = "${options.url}"${options.coordinator === undefined ? "" : `, ${options.coordinator}`} }`}
 docker = { socket = "${options.socket ?? engineSocket()}" }
-nvidia = { smi = "${options.smi ?? join(root, "bin/nvidia-smi-sim.js")}", simulated = ${!engineIsPrivate} }
+nvidia = { smi = "${options.smi ?? join(root, "bin/nvidia-smi-sim.js")}", simulated = ${!engineIsPrivate || options.simulated === true} }
 telemetry = { interval_ms = 200 }
 network = { ${options.network ?? "isolate_lan = false"} }
 ${options.more ?? ""}
@@ -79,6 +81,8 @@ ${options.more ?? ""}
         ...process.env,
         GPUNODE_SIM_SCENARIO: this.#scenario,
         GPUNODE_SIM_SEED: this.dir,
+        // The tests' images name no user.
+        GPUNODE_POLICY_ALLOW_ROOT: "true",
         ...this.#env,
         ...(killAt !== undefined && { GPUNODE_TEST_KILL_AT: killAt }),
       },

@@ -320,6 +320,13 @@ describe("says why nothing fits", () => {
       }),
       /takes 2 workloads and has 2/,
     ],
+    [
+      "the most that one workload may have",
+      { count: 0 },
+      { pids: 300 },
+      node("n", [], { advertise: { policy: { images: [], hostPorts: "1-2", allowRoot: true, max: { pids: 200 } } } }),
+      /lends 200 processes to one workload, 300 asked for/,
+    ],
     ["draining", { count: 0 }, {}, node("n", [], { advertise: { state: "draining" } }), /draining/],
     [
       "engine",

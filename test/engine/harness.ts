@@ -31,6 +31,7 @@ export function specFor(
     command: [command],
     env: {},
     gpus: [],
+    ...{ cpus: 1, memoryMiB: 256, shmMiB: 64, pids: 1000, diskMiB: 1024 },
     ports: [],
     hostIp: "127.0.0.1",
     volumes: [],

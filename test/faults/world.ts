@@ -103,6 +103,8 @@ ${more}
       {
         GPUNODE_SIM_SCENARIO: "rtx4090x2",
         GPUNODE_SIM_SEED: this.#dir,
+        // The tests' images name no user.
+        GPUNODE_POLICY_ALLOW_ROOT: "true",
         GPUNODE_TEST_CLOCK: join(this.#dir, "clock"),
       },
       ["--import", join(root, "test/faults/clock.mjs")],

@@ -100,6 +100,7 @@ const commands: Commands = {
       entrypoint: [image.node, "-e", program ?? PROBE_PROGRAM],
       env: { LD_LIBRARY_PATH: image.libraryPath },
       gpus: [],
+      ...{ cpus: 1, memoryMiB: 512, shmMiB: 16, pids: 256, diskMiB: 256 },
       ports,
       hostIp: "0.0.0.0",
       volumes: [],

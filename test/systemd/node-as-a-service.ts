@@ -41,6 +41,7 @@ export class NodeAsAService implements AsyncDisposable {
       `name = "booted"
 coordinator = { url = "${coordinator.url}" }
 nvidia = { smi = "${INSTALLATION}/bin/nvidia-smi-sim.js", simulated = ${!engineIsPrivate} }
+policy = { allow_root = true }
 network = { isolate_lan = false }
 `,
     );

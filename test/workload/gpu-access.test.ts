@@ -84,7 +84,8 @@ describe.runIf(haveEngine)("in a real container", () => {
     const signal = new AbortController().signal;
     const { id: imageId } = await engine.pull(image, { noProgressMs: 60_000, onProgress: () => undefined, signal });
     const script = `printf '#!/bin/sh\\n[ -e /blind ] && { echo "Failed to initialize NVML: Unknown Error"; exit 255; }\\necho "GPU 0: X (UUID: ${uuid})"\\n' > /bin/nvidia-smi; chmod 755 /bin/nvidia-smi; sleep 120`;
-    const spec = { env: {}, gpus: [], ports: [], hostIp: "127.0.0.1", volumes: [], stopSignal: "SIGKILL" };
+    const limits = { cpus: 1, memoryMiB: 256, shmMiB: 64, pids: 100, diskMiB: 1024 };
+    const spec = { ...limits, env: {}, gpus: [], ports: [], hostIp: "127.0.0.1", volumes: [], stopSignal: "SIGKILL" };
     const create = (name: string, command: string[]) =>
       engine.create({ ...spec, name, labels: { "org.gpunode.node": "gpu-access" }, image: imageId, command });
     const id = await create("gpu-access-1", ["sh", "-c", script]);

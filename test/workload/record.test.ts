@@ -93,7 +93,8 @@ describe("the event that tells a record", () => {
 });
 
 describe("the container of a record", () => {
-  const node = { policy, nodeId: "n1" };
+  const limits = { cpus: 2, memoryMiB: 512, shmMiB: 256, pids: 100, diskMiB: 1024 };
+  const node = { policy, nodeId: "n1", limits };
 
   it("is made from the image that was pulled and checked, not from a tag that may have moved", () => {
     expect(containerSpec(recordOf({ image: "a:latest" }, { imageId: "sha256:1" }), undefined, node).image).toBe(

@@ -216,6 +216,7 @@ export class World {
         yield { stream: "stdout" as const, data: Buffer.from("hello\n") };
       },
       usage: () => Promise.resolve(undefined),
+      diskAccount: () => Promise.resolve({ containers: [], volumeBytes: new Map() }),
       exec: (id, argv, { signal }) =>
         untilAborted(
           signal,

@@ -796,6 +796,7 @@ describe("what an earlier agent left", () => {
         image: "a",
         env: {},
         gpus: [],
+        ...{ cpus: 1, memoryMiB: 256, shmMiB: 64, pids: 100, diskMiB: 1024 },
         ports: [],
         hostIp: "",
         volumes: [],
