@@ -94,7 +94,7 @@ const TROUBLES: readonly Trouble[] = [
   // ---- GPUs
   {
     when: /could not select device driver "(\w*)"/i,
-    code: "unsupported",
+    code: "no_matching_gpu",
     reason: "no_gpu_support",
     says: () =>
       "the container engine cannot attach GPUs: the NVIDIA container toolkit is missing on this node. Install " +
@@ -115,7 +115,7 @@ const TROUBLES: readonly Trouble[] = [
   },
   {
     when: /nvidia-container-cli|nvidia-container-runtime|nvidia-ctk|libnvidia-ml|NVML/i,
-    code: "internal",
+    code: "no_matching_gpu",
     reason: "gpu_hook_failed",
     says: () => "the NVIDIA container toolkit could not attach the GPU: see whether nvidia-smi works on this node",
   },

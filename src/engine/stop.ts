@@ -11,7 +11,7 @@ import { type WaitDoors, waitUntilDown } from "./wait.ts";
  * first, may bring the kill forward, and does not signal again (many programs take a second SIGTERM as "at once").
  */
 export interface Stopper extends AsyncDisposable {
-  stop(id: string, options: { signal: string; graceSeconds: number }): Promise<void>;
+  stop(id: string, options: { signal: string | undefined; graceSeconds: number; onSignal?: () => void }): Promise<void>;
 }
 
 export interface StopDoors extends WaitDoors {
@@ -38,9 +38,17 @@ export function createStopper(doors: StopDoors, options: { enginePatienceMs?: nu
   const stopping = new Map<string, Stopping>();
   const closing = new AbortController();
 
-  async function run(id: string, signal: string, stop: Stopping, sooner: () => Promise<void>): Promise<void> {
+  async function run(
+    id: string,
+    { signal, onSignal }: { signal: string | undefined; onSignal?: (() => void) | undefined },
+    stop: Stopping,
+    sooner: () => Promise<void>,
+  ): Promise<void> {
     if (stop.killAt > performance.now()) {
-      await patiently(() => doors.kill(id, signal, closing.signal));
+      if (signal !== undefined) {
+        await patiently(() => doors.kill(id, signal, closing.signal));
+        onSignal?.();
+      }
       for (let left = stop.killAt - performance.now(); left > 0; left = stop.killAt - performance.now()) {
         if (await downWithin(id, left, sooner())) return;
       }
@@ -98,7 +106,7 @@ export function createStopper(doors: StopDoors, options: { enginePatienceMs?: nu
   }
 
   return {
-    async stop(id, { signal, graceSeconds }) {
+    async stop(id, { signal, graceSeconds, onSignal }) {
       const killAt = performance.now() + graceSeconds * 1000;
       const running = stopping.get(id);
       if (running !== undefined) {
@@ -114,7 +122,7 @@ export function createStopper(doors: StopDoors, options: { enginePatienceMs?: nu
         sooner = Promise.withResolvers();
         return sooner.promise;
       };
-      stop.done = run(id, signal, stop, nextSooner).finally(() => stopping.delete(id));
+      stop.done = run(id, { signal, onSignal }, stop, nextSooner).finally(() => stopping.delete(id));
       stopping.set(id, stop);
       await stop.done;
     },

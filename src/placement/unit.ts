@@ -29,6 +29,7 @@ export function misfit({ uuid, gpu, vramMiB, profile }: Unit, request: GpuReques
   const label = `GPU ${gpu.index} (${gpu.name})`;
   if (request.uuids !== undefined && !request.uuids.includes(uuid)) return `${label} is not among the UUIDs asked for`;
   if (!gpu.allocatable) {
+    if (gpu.health.status === "healthy") return `${label} is kept from being lent`;
     const why = gpu.health.reasons.map((reason) => reason.message).join("; ");
     return `${label} is not to be given (${gpu.health.status}${why === "" ? "" : `: ${why}`})`;
   }

@@ -46,7 +46,8 @@ interface Hold {
 
 /**
  * A process of the owner on a lent GPU takes it back: one process, more than `vramMiB`, at every read for `ms`. The GPU is held for as long as
- * anybody uses it so, and for `backAfterMs` after. What cannot be named, or tells no VRAM, never ends a workload; a read that failed
+ * anybody uses it so, and for `backAfterMs` after. Until those `ms` have passed nothing new is put on it, and what runs goes on: else an
+ * agent that has just started would give it out for them. What cannot be named, or tells no VRAM, never ends a workload; a read that failed
  * neither takes nor gives back.
  */
 export function trackForeignUse(options: ForeignUseOptions): ForeignUse {
@@ -55,6 +56,8 @@ export function trackForeignUse(options: ForeignUseOptions): ForeignUse {
   let since = new Map<string, { gpu: string; at: number }>();
   const holds = new Map<string, Hold>();
   let now = steady();
+  /** What was raised last, without its figures, which change with each read. */
+  let told = "[]";
 
   const dueIn = (): number | undefined => {
     const moments = [
@@ -64,8 +67,7 @@ export function trackForeignUse(options: ForeignUseOptions): ForeignUse {
     return moments.length === 0 ? undefined : Math.max(0, Math.min(...moments) - now);
   };
 
-  const settle = (users: ReadonlyMap<string, ForeignProcess>): boolean => {
-    let hasChanged = false;
+  const settle = (users: ReadonlyMap<string, ForeignProcess>): void => {
     const inUse = new Set<string>();
     for (const [key, user] of users) {
       const { gpu } = user;
@@ -74,16 +76,31 @@ export function trackForeignUse(options: ForeignUseOptions): ForeignUse {
       // Held already, for one that is still there.
       if (hold !== undefined && users.has(hold.key)) continue;
       if (now - (since.get(key)?.at ?? now) < limits.ms) continue;
-      holds.set(gpu, { key, claim: claimOf(user, options.nameOf(gpu)), freeSince: undefined });
-      hasChanged = true;
+      holds.set(gpu, { key, claim: claimOf(user, options.nameOf(gpu), "stop"), freeSince: undefined });
     }
     for (const [gpu, hold] of holds) {
       hold.freeSince = inUse.has(gpu) ? undefined : (hold.freeSince ?? now);
-      if (hold.freeSince === undefined || now - hold.freeSince < backAfterMs) continue;
-      holds.delete(gpu);
-      hasChanged = true;
+      if (hold.freeSince !== undefined && now - hold.freeSince >= backAfterMs) holds.delete(gpu);
     }
-    return hasChanged;
+  };
+
+  /** The biggest user of each GPU that is not held yet: its GPU is given to nobody else meanwhile. */
+  const pending = (users: ReadonlyMap<string, ForeignProcess>): Map<string, Hold> => {
+    const found = new Map<string, Hold>();
+    for (const [key, user] of users) {
+      const { gpu } = user;
+      if (holds.has(gpu) || found.has(gpu)) continue;
+      found.set(gpu, { key, claim: claimOf(user, options.nameOf(gpu), "leave"), freeSince: undefined });
+    }
+    return found;
+  };
+
+  const tell = (users: ReadonlyMap<string, ForeignProcess>): void => {
+    const claims = [...holds.values(), ...pending(users).values()];
+    const next = JSON.stringify(claims.map(({ key, claim }) => [key, claim.work]));
+    if (next === told) return;
+    told = next;
+    raise(claims.map(({ claim }) => claim));
   };
 
   return {
@@ -97,7 +114,8 @@ export function trackForeignUse(options: ForeignUseOptions): ForeignUse {
       const users = usersOf(processes, options);
       // Those that are gone, or used less at one read, begin anew.
       since = new Map([...users].map(([key, { gpu }]) => [key, since.get(key) ?? { gpu, at: now }]));
-      if (settle(users)) raise([...holds.values()].map(({ claim }) => claim));
+      settle(users);
+      tell(users);
       const due = dueIn();
       if (due !== undefined) lookAgain(due);
     },
@@ -127,7 +145,11 @@ function keyOf({ gpu, pid, name, owner }: ForeignProcess): string {
   return JSON.stringify([gpu, pid, name, owner]);
 }
 
-function claimOf({ gpu, pid, name, owner, vramUsedMiB = 0 }: ForeignProcess, gpuName: string): Claim {
+function claimOf(
+  { gpu, pid, name, owner, vramUsedMiB = 0 }: ForeignProcess,
+  gpuName: string,
+  work: "stop" | "leave",
+): Claim {
   const program = shown(name.slice(name.lastIndexOf("/") + 1)) || "a process";
   const whose =
     owner === undefined
@@ -137,7 +159,7 @@ function claimOf({ gpu, pid, name, owner, vramUsedMiB = 0 }: ForeignProcess, gpu
         : `, container ${owner.container.slice(0, 12)}`;
   return {
     gpus: [gpu],
-    work: "stop",
+    work,
     message: `${program} (pid ${pid}${whose}) uses ${Math.round(vramUsedMiB)} MiB of ${gpuName}`,
   };
 }

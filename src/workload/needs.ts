@@ -163,12 +163,15 @@ export interface Engine {
    */
   create(spec: ContainerSpec): Promise<string>;
   /**
-   * Throws `invalid_spec` where the command cannot be run, `unsupported` where the engine cannot attach GPUs,
-   * `no_matching_gpu` where the driver does not know one of them, `driver_too_old`, or `internal`, with the engine's words.
+   * Throws `invalid_spec` where the command cannot be run, `no_matching_gpu` where the engine cannot attach GPUs or the driver does
+   * not know one of them, `driver_too_old`, or `internal`, with the engine's words.
    */
   start(id: string): Promise<void>;
-  /** Sends the signal, waits `graceSeconds`, kills. Resolves when it is down. A container that is gone is no error. */
-  stop(id: string, options: { signal: string; graceSeconds: number }): Promise<void>;
+  /**
+   * Sends the signal, where one is given, waits `graceSeconds`, kills. `onSignal` when it has been sent. Resolves when it is down. A
+   * container that is gone is no error.
+   */
+  stop(id: string, options: { signal: string | undefined; graceSeconds: number; onSignal?: () => void }): Promise<void>;
   kill(id: string, signal: string): Promise<void>;
   /** Removes the container and its anonymous volumes. A container that is gone is no error. */
   remove(id: string): Promise<void>;

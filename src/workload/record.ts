@@ -53,6 +53,8 @@ export const StopOrder = z.object({
   graceSeconds: z.number().min(0),
   /** By the steady clock, in milliseconds; the kill comes no later than this, also after a restart of the agent. */
   killAt: Moment.exactOptional(),
+  /** The stop signal has been sent: an agent that goes on from here does not send it again. */
+  signalled: z.boolean().exactOptional(),
   /**
    * Set where somebody takes the GPU back: the workload was given notice and may checkpoint first. `noticeSeq` is the event
    * that told it, `noticedAt` when and `dueAt` the deadline it told, by the steady clock; `checkpointUntil` is set when the checkpoint has begun; `checkpointed`

@@ -76,7 +76,13 @@ const OOM_WORD_MS = 500;
 const TIMER_MOST_MS = 2 ** 31 - 1;
 
 /** Codes that mean "this node should not have been asked": nothing ran, the coordinator may place it elsewhere. */
-const REJECTING: ReadonlySet<ErrorCode> = new Set(["driver_too_old", "policy_denied", "image_not_allowed"]);
+const REJECTING: ReadonlySet<ErrorCode> = new Set([
+  "driver_too_old",
+  "policy_denied",
+  "image_not_allowed",
+  // Its container toolkit is missing or broken, or a GPU is gone: the workload is not to blame.
+  "no_matching_gpu",
+]);
 
 /** Details of an error that are reasons of their own on the wire (docs/protocol.md, section 5). */
 const TOLD_REASONS: ReadonlySet<string> = new Set(["wrong_architecture", "command_not_found"]);

@@ -52,7 +52,15 @@ export async function takeDown(
   if (killAt !== latest) record.save({ stop: { ...record.order, killAt } });
   const graceSeconds = Math.max(0, (killAt - steady()) / 1000);
   // A harder order interrupts this wait; the runner's loop then comes back here with the earlier end.
-  await orAborted(engine.stop(container.id, { signal: stopPolicy.signal, graceSeconds }), signal);
+  const stopSignal = record.order.signalled === true ? undefined : stopPolicy.signal;
+  const onSignal = () => {
+    try {
+      record.save({ stop: { ...record.order, signalled: true } });
+    } catch (error) {
+      doors.log.warn({ workload: record.current.id, err: error }, "the stop signal could not be noted down; going on");
+    }
+  };
+  await orAborted(engine.stop(container.id, { signal: stopSignal, graceSeconds, onSignal }), signal);
 }
 
 /** Runs the checkpoint once, within its time and the order's, also when an agent's restart comes in between. */

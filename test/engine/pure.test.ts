@@ -178,7 +178,7 @@ const SAID: [string, string, string][] = [
     "invalid_spec",
     "command_not_executable",
   ],
-  ['could not select device driver "nvidia" with capabilities: [[gpu]]', "unsupported", "no_gpu_support"],
+  ['could not select device driver "nvidia" with capabilities: [[gpu]]', "no_matching_gpu", "no_gpu_support"],
   [
     "OCI runtime create failed: runc create failed: unable to start container process: error during container init: error running hook #0: error running hook: exit status 1, stdout: , stderr: Auto-detected mode as 'legacy'\nnvidia-container-cli: device error: GPU-dead: unknown device: unknown",
     "no_matching_gpu",
@@ -186,7 +186,12 @@ const SAID: [string, string, string][] = [
   ],
   [
     "error running hook #0: exit status 1, stderr: nvidia-container-cli: initialization error: nvml error: driver not loaded",
-    "internal",
+    "no_matching_gpu",
+    "gpu_hook_failed",
+  ],
+  [
+    "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: error running hook #0: fork/exec /usr/bin/nvidia-ctk: no such file or directory: unknown",
+    "no_matching_gpu",
     "gpu_hook_failed",
   ],
   [

@@ -74,7 +74,7 @@ it("a toolkit that is missing is named, with what to do", async () => {
   });
   await using engine = openEngine({ socketPath: fake.socketPath, nodeId });
   const refused = await refusal(engine.start(ID));
-  expect(refused).toMatchObject({ code: "unsupported", reason: "no_gpu_support" });
+  expect(refused).toMatchObject({ code: "no_matching_gpu", reason: "no_gpu_support" });
   expect(refused.message).toContain("nvidia-container-toolkit");
 });
 

@@ -7,7 +7,10 @@ const GPU_1 = "GPU-11111111-1111-1111-1111-111111111111";
 const OWN = "a".repeat(64);
 
 let clock: number;
+/** The claims that end work, each time they changed. */
 let raised: (readonly Claim[])[];
+/** GPUs that are given to nobody though their work goes on, as told last. */
+let kept: string[];
 /** What was asked for after the last read. */
 let again: number | undefined;
 let use: ForeignUse;
@@ -15,6 +18,7 @@ let use: ForeignUse;
 beforeEach(() => {
   clock = 1_000_000;
   raised = [];
+  kept = [];
   use = track();
 });
 
@@ -25,7 +29,11 @@ function track(options: Partial<Parameters<typeof trackForeignUse>[0]> = {}): Fo
     steady: () => clock,
     isOwnContainer: (id) => id === OWN,
     nameOf: (gpu) => (gpu === GPU_0 ? "GPU 0" : "GPU 1"),
-    raise: (claims) => raised.push(claims),
+    raise: (claims) => {
+      const stops = claims.filter(({ work }) => work === "stop");
+      if (JSON.stringify(stops) !== JSON.stringify(raised.at(-1) ?? [])) raised.push(stops);
+      kept = claims.flatMap(({ gpus = [], work }) => (work === "leave" ? gpus : []));
+    },
     lookAgain: (inMs) => {
       again = inMs;
     },
@@ -67,6 +75,18 @@ describe("a process of the owner", () => {
         },
       ],
     ]);
+  });
+
+  it("keeps its GPU from being given to others from the first read on: nobody is put on it to be taken off again", () => {
+    readAfter(0, [blender()]);
+    expect(kept).toEqual([GPU_0]);
+    readAfter(5, []);
+    expect(kept).toEqual([]);
+    readAfter(1, [blender(), blender({ gpu: GPU_1 })]);
+    readAfter(10, [blender()]);
+    expect([gpusHeld(), kept]).toEqual([[GPU_0], []]);
+    readAfter(1, [blender(), blender({ gpu: GPU_1 })]);
+    expect([gpusHeld(), kept]).toEqual([[GPU_0], [GPU_1]]);
   });
 
   it("counts from two reads at least that far apart, however rare they are", () => {

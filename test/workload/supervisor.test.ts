@@ -458,6 +458,22 @@ describe.each([-6, 6])("a wall clock that is set by %i hours", (hours) => {
     expect(graces[1]).toBeGreaterThan(20);
     expect(graces[1]).toBeLessThanOrEqual(30);
   });
+
+  it('sends no stop signal that was sent: many programs take a second one as "at once"', async () => {
+    const { disk, world, agent, supervisor } = await stage();
+    agent.assign({ stop: { graceSeconds: 30 } as never });
+    await reached(disk, "running");
+    world.before = (call) => (call === "stop" ? new Promise(() => undefined) : undefined);
+    supervisor.release("w");
+    await until(() => world.count("stop") === 1, "it is being stopped");
+    const stops = () => world.calls.flatMap(({ call, detail }) => (call === "stop" ? [detail as ContainerStop] : []));
+    stops()[0]?.onSignal?.();
+    await leave(agent);
+    world.before = () => undefined;
+    await agentOn(disk, world).supervisor.restore();
+    await until(() => world.count("stop") === 2, "it is stopped again");
+    expect(stops().map(({ signal }) => signal)).toEqual(["SIGTERM", undefined]);
+  });
 });
 
 describe("an engine that is away", () => {
