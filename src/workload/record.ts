@@ -134,6 +134,33 @@ export function pendingNotice({ notice, stop }: Pick<WorkloadRecord, "notice" | 
   return stop === undefined && notice?.withdrawn !== true ? notice : undefined;
 }
 
+/** The record of a workload that is taken in at `now`, with the GPUs it gets. */
+export function newRecord(workload: Workload, gpus: string[], now: number): WorkloadRecord {
+  const { registryAuth, secretEnv, ...spec }: Workload = workload;
+  const stored: StoredWorkload = spec;
+  return {
+    id: workload.id,
+    generation: workload.generation,
+    spec: stored,
+    state: "accepted",
+    hadSecrets: registryAuth !== undefined || Object.keys(secretEnv).length > 0,
+    gpus,
+    ports: [],
+    restarts: 0,
+    timings: {},
+    acceptedAt: now,
+  };
+}
+
+/** The record of a workload that was not taken in, and why. */
+export function rejectedRecord(
+  workload: Workload,
+  { code, message }: { code: string; message: string },
+  now: number,
+): WorkloadRecord {
+  return { ...newRecord(workload, [], now), state: "rejected", reason: code, message, finishedAt: now };
+}
+
 /** Key of a record in the store: one row for each generation. */
 export function recordKey(record: { id: string; generation: number }): string {
   return `${record.id}#${record.generation}`;

@@ -1,24 +1,25 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ErrorCode, GpunodeError } from "../protocol/errors.ts";
 import type { EventBody } from "../protocol/event.ts";
-import type { Gpu } from "../protocol/gpu.ts";
-import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
-import { linkedController, orAborted } from "./abort.ts";
-import { type Policy, requireEffectiveUser, requireStanding } from "./admit.ts";
-import { containerSpec, ownLabels } from "./container-spec.ts";
-import { heedNotice } from "./heed-notice.ts";
-import { checkImageDemands, type DriverFacts } from "./image-demands.ts";
+import type { WorkloadState } from "../protocol/workload.ts";
+import {
+  type BringUpDoors,
+  createContainer,
+  markRunning,
+  type NodeDoors,
+  pullImage,
+  restartContainer,
+  startContainer,
+} from "./bring-up.ts";
 import { initComplaint } from "./init-complaint.ts";
-import type { Limits } from "./limits.ts";
-import type { ContainerState, Engine, Journal, Log, SignatureCheck, WorkloadNetworks } from "./needs.ts";
+import type { ContainerState, Journal, Log } from "./needs.ts";
 import { LABEL_GENERATION, LABEL_WORKLOAD } from "./needs.ts";
-import { alreadyCounted, endingOf, isUp, nextStep, type Step } from "./plan.ts";
-import { watchHealth } from "./probe.ts";
-import { containerName, eventOf, hidingSecrets, type Secrets, type StopOrder, type WorkloadRecord } from "./record.ts";
+import { endingOf, isUp, nextStep, type Step } from "./plan.ts";
+import { containerName, hidingSecrets, type Secrets, type StopOrder, type WorkloadRecord } from "./record.ts";
 import { isTerminal } from "./state.ts";
 import { harder } from "./stop-order.ts";
 import { takeDown } from "./take-down.ts";
-import { noticeOf, tellTenant } from "./tenant-notice.ts";
+import { type WatchDoors, watchOver } from "./watch-over.ts";
 import { JournalRefused, WrittenRecord } from "./written-record.ts";
 
 /**
@@ -31,31 +32,9 @@ import { JournalRefused, WrittenRecord } from "./written-record.ts";
  */
 
 /** What a runner needs of the set it belongs to. */
-export interface RunnerDoors {
-  engine: Engine;
+export interface RunnerDoors extends NodeDoors {
   journal: Journal;
   log: Log;
-  /** The wall clock, for what is told; milliseconds since the epoch. */
-  now(): number;
-  /** The clock for deadlines, which no step of the wall clock moves; milliseconds since the epoch. */
-  steady(): number;
-  policy: Policy;
-  /** Absent where the provider wants no signatures. */
-  requireSignature?: SignatureCheck;
-  nodeId: string;
-  /** Absent where workloads are on the engine's default bridge. */
-  networks?: WorkloadNetworks;
-  host: { architecture: string };
-  driver(): DriverFacts;
-  gpus(uuids: readonly string[]): Gpu[];
-  /** What the record is held to. */
-  limits(record: WorkloadRecord): Limits;
-  /** What the engine lacks that no workload may be without. */
-  engineLacks?(): string | undefined;
-  /** Resolves when no other workload holds this record's GPUs any more. */
-  gpusFree(record: WorkloadRecord, signal: AbortSignal): Promise<void>;
-  /** Free host ports for the record, none of them taken by another workload or a listener of the host. */
-  pickPorts(record: WorkloadRecord): Promise<PortBinding[]>;
   /** Keeps what the container wrote, and waits for those who still read it; before it is removed. */
   keepLogs(record: WorkloadRecord, container: ContainerState, signal: AbortSignal): Promise<void>;
   /** The record changed; called after the commit. */
@@ -67,13 +46,6 @@ export interface RunnerDoors {
 const ENGINE_PATIENCE_MS = 60_000;
 const RETRY_FIRST_MS = 250;
 const RETRY_MOST_MS = 5_000;
-const RESTART_BACKOFF_MOST_MS = 60_000;
-/** 128 + SIGKILL. */
-const KILLED_EXIT_CODE = 137;
-/** So long the engine may take to learn that the kernel killed a container for its memory. */
-const OOM_WORD_MS = 500;
-/** `setTimeout` takes no more than a signed 32-bit number of milliseconds. */
-const TIMER_MOST_MS = 2 ** 31 - 1;
 
 /** Codes that mean "this node should not have been asked": nothing ran, the coordinator may place it elsewhere. */
 const REJECTING: ReadonlySet<ErrorCode> = new Set([
@@ -257,17 +229,17 @@ export class Runner {
     const { engine } = this.#doors;
     switch (step.do) {
       case "pull":
-        return await this.#pullImage(signal);
+        return await pullImage(this.#record, this.#bringUpDoors(), signal);
       case "create":
-        return await this.#create(signal);
+        return await createContainer(this.#record, this.#bringUpDoors(), signal);
       case "start":
-        return await this.#start(step.container, signal);
+        return await startContainer(this.#record, step.container, this.#bringUpDoors(), signal);
       case "markRunning":
-        return this.#markRunning(step.container);
+        return markRunning(this.#record, step.container, this.#doors);
       case "wait":
-        return await this.#wait(step.container, signal);
+        return await watchOver(this.#record, step.container, this.#watchDoors(), signal);
       case "restart":
-        return await this.#restart(step.container, signal);
+        return await restartContainer(this.#record, step.container, this.#bringUpDoors(), signal);
       case "stop":
         return await takeDown(this.#record, step.container, this.#doors, signal);
       case "finish":
@@ -276,6 +248,26 @@ export class Runner {
         await this.#keepLogs(step.container, detach);
         return await engine.remove(step.container.id);
     }
+  }
+
+  #bringUpDoors(): BringUpDoors {
+    return {
+      ...this.#doors,
+      secrets: () => this.#secrets,
+      secretsCame: () => this.#secretsCame.promise,
+      pulled: (bytes) => {
+        this.#pull = bytes;
+        if (bytes !== undefined) this.#doors.progress(this.record, bytes.currentBytes, bytes.totalBytes);
+      },
+    };
+  }
+
+  #watchDoors(): WatchDoors {
+    return {
+      ...this.#doors,
+      noticeChanged: () => this.#noticeChanged.promise,
+      order: (stop) => this.order(stop),
+    };
   }
 
   /** As well as it can be done: output that cannot be kept (a full disk) must not keep the container too. */
@@ -311,204 +303,6 @@ export class Runner {
     }
     this.#letGo();
   }
-
-  async #pullImage(signal: AbortSignal): Promise<void> {
-    this.#requireStillAllowed();
-    await this.#awaitSecrets(signal);
-    if (this.record.state === "accepted") this.#record.move("pulling", {});
-    const began = performance.now();
-    const image = await this.#fetchImage(signal);
-    this.#record.move("starting", { ...image, timings: { ...this.record.timings, pullMs: elapsed(began) } });
-  }
-
-  /** The owner may have changed the rules and started the agent anew since the workload was taken in. */
-  #requireStillAllowed(): void {
-    const { policy, engineLacks } = this.#doors;
-    const lacks = engineLacks?.();
-    requireStanding(this.record.spec, { policy, ...(lacks !== undefined && { engineLacks: lacks }) });
-  }
-
-  /** Pulls the image and checks what it demands of this node. */
-  async #fetchImage(signal: AbortSignal): Promise<{ imageId: string; imageDigest: string }> {
-    const { engine, policy } = this.#doors;
-    const { image: reference, user, gpus, env } = this.record.spec;
-    const auth = this.#secrets?.registryAuth;
-    try {
-      const login = auth === undefined ? {} : { auth };
-      const image = await engine.pull(reference, {
-        ...login,
-        noProgressMs: policy.pullNoProgressMs,
-        onProgress: (currentBytes, totalBytes) => {
-          this.#pull = { currentBytes, totalBytes };
-          this.#doors.progress(this.record, currentBytes, totalBytes);
-        },
-        signal,
-      });
-      const needed = gpus.count === 0 ? [] : this.#doors.gpus(this.record.gpus);
-      // The container's environment is the image's with the workload's on top, and the toolkit reads the whole.
-      const own = Object.entries(env).map(([name, value]) => `${name}=${value}`);
-      checkImageDemands({ ...image, env: [...image.env, ...own] }, this.#doors.host, this.#doors.driver(), needed);
-      requireEffectiveUser(user, image.user, policy);
-      await this.#doors.requireSignature?.(byDigest(reference, image.digest), { ...login, signal });
-      return { imageId: image.id, imageDigest: image.digest };
-    } finally {
-      this.#pull = undefined;
-    }
-  }
-
-  /** After a restart of the agent the secrets come back with the next `sync`; until then nothing is made without them. */
-  async #awaitSecrets(signal: AbortSignal): Promise<void> {
-    if (!this.record.hadSecrets || this.#secrets !== undefined) return;
-    await orAborted(this.#secretsCame.promise, signal);
-  }
-
-  async #create(signal: AbortSignal): Promise<void> {
-    await this.#awaitSecrets(signal);
-    await this.#doors.gpusFree(this.record, signal);
-    this.#requireStillAllowed();
-    if (this.record.spec.ports.length > 0) this.#record.save({ ports: await this.#doors.pickPorts(this.record) });
-    signal.throwIfAborted();
-    const began = performance.now();
-    const containerId = await this.#createWithImage(await this.#openNetwork(signal), signal);
-    this.#record.save({ containerId, timings: { ...this.record.timings, createMs: elapsed(began) } });
-  }
-
-  async #openNetwork(signal: AbortSignal): Promise<{ network?: string }> {
-    const { networks, nodeId } = this.#doors;
-    if (networks === undefined) return {};
-    const container = { name: containerName(this.record), labels: ownLabels(this.record, nodeId) };
-    return { network: await networks.open(container, signal) };
-  }
-
-  /** An image that was pruned since its pull is pulled once more. */
-  async #createWithImage(on: { network?: string }, signal: AbortSignal): Promise<string> {
-    const { engine, policy, nodeId } = this.#doors;
-    const limits = this.#doors.limits(this.record);
-    const create = () => engine.create(containerSpec(this.record, this.#secrets, { policy, nodeId, limits, ...on }));
-    try {
-      return await create();
-    } catch (error) {
-      if (!(error instanceof GpunodeError) || error.code !== "pull_failed") throw error;
-      signal.throwIfAborted();
-      this.#record.save(await this.#fetchImage(signal));
-      signal.throwIfAborted();
-      return await create();
-    }
-  }
-
-  async #start(container: ContainerState, signal: AbortSignal): Promise<void> {
-    // A reboot between create and start takes the rules away and leaves the container.
-    await this.#openNetwork(signal);
-    const began = performance.now();
-    await this.#doors.engine.start(container.id);
-    const timings = { ...this.record.timings, startMs: elapsed(began) };
-    const { now, steady } = this.#doors;
-    this.#record.move("running", { containerId: container.id, startedAt: now(), startedSteady: steady(), timings });
-  }
-
-  #markRunning(container: ContainerState): void {
-    const { now, steady } = this.#doors;
-    const startedAt = container.startedAt === undefined ? now() : Date.parse(container.startedAt);
-    const startedSteady = steady() - Math.max(0, now() - startedAt);
-    this.#record.move("running", { containerId: container.id, startedAt, startedSteady });
-  }
-
-  /** Waits for the end, the run-time limit or an order, whichever is first, and watches health meanwhile. */
-  async #wait(container: ContainerState, signal: AbortSignal): Promise<void> {
-    const { engine, log } = this.#doors;
-    const over = linkedController(signal);
-    const both = over.signal;
-    const limits = [this.#waitForEnd(container, both), this.#limitRuntime(both), this.#heedNotice(container, both)];
-    const probe = this.record.spec.health;
-    const watching =
-      probe === undefined
-        ? undefined
-        : watchHealth(probe, {
-            engine,
-            containerId: container.id,
-            ports: this.record.ports,
-            hostIp: this.#doors.policy.hostIp,
-            signal: both,
-            report: (healthy) => {
-              log.info(
-                { workload: this.record.id, healthy },
-                healthy ? "workload is healthy" : "workload is unhealthy",
-              );
-              this.#record.save({ healthy }, [eventOf({ ...this.record, healthy })]);
-            },
-          });
-    try {
-      await Promise.race(limits);
-    } finally {
-      over.controller.abort();
-      over.unlink();
-      await Promise.allSettled([...limits, watching]);
-    }
-  }
-
-  async #heedNotice({ id: containerId }: ContainerState, signal: AbortSignal): Promise<void> {
-    const { engine, log, steady } = this.#doors;
-    const { noticeSignal } = this.record.spec.stop;
-    await heedNotice(
-      {
-        record: () => this.record,
-        changed: () => this.#noticeChanged.promise,
-        tell: (notice, until) =>
-          tellTenant(engine, { containerId, noticeSignal }, noticeOf(notice, this.#doors), { signal: until, log }),
-        order: (stop) => this.order(stop),
-        steady,
-      },
-      signal,
-    );
-  }
-
-  /** A busy engine learns of a kill by the kernel a moment after the exit itself: a kill that nobody sent is looked at again. */
-  async #waitForEnd({ id }: ContainerState, signal: AbortSignal): Promise<void> {
-    const ended = await this.#doors.engine.wait(id, signal);
-    const isUnexplained = ended?.exitCode === KILLED_EXIT_CODE && !ended.oomKilled;
-    if (isUnexplained) await sleep(OOM_WORD_MS, undefined, { signal });
-  }
-
-  async #limitRuntime(signal: AbortSignal): Promise<void> {
-    const { maxRuntimeSeconds: limit, runtimeIsCapped } = this.#doors.limits(this.record);
-    if (limit === undefined) return await orAborted(new Promise<never>(() => undefined), signal);
-    const { steady } = this.#doors;
-    const runUntil = (this.record.startedSteady ?? steady()) + limit * 1000;
-    for (let left = runUntil - steady(); left > 0; left = runUntil - steady()) {
-      await sleep(Math.min(left, TIMER_MOST_MS), undefined, { signal });
-    }
-    const { policy } = this.#doors;
-    const message =
-      runtimeIsCapped === true
-        ? `ran for ${limit} s, the longest that policy.max.run_seconds allows`
-        : `ran for maxRuntimeSeconds ${limit}`;
-    // A grace of a day would make nothing of the owner's cap.
-    const graceMost = policy.max?.runSeconds === undefined ? Number.POSITIVE_INFINITY : policy.preemptWithinMs / 1000;
-    const graceSeconds = Math.min(this.record.spec.stop.graceSeconds, graceMost);
-    this.order({ outcome: "failed", reason: "max_runtime", message, graceSeconds });
-  }
-
-  async #restart(container: ContainerState, signal: AbortSignal): Promise<void> {
-    if (!alreadyCounted(this.record, container)) {
-      const restarts = this.record.restarts + 1;
-      await sleep(Math.min(1000 * 2 ** (restarts - 1), RESTART_BACKOFF_MOST_MS), undefined, { signal });
-      const message = `exited with code ${container.exitCode}; restart ${restarts} of ${this.record.spec.restart.maxRetries}`;
-      const restartedAfter = container.finishedAt;
-      const { healthy: _verdict, ...record } = this.record;
-      const next = { ...record, restarts, ...(restartedAfter !== undefined && { restartedAfter }) };
-      this.#record.replace(next, [eventOf({ ...next, reason: "restarted", message })]);
-    }
-    await this.#openNetwork(signal);
-    signal.throwIfAborted();
-    await this.#doors.engine.start(container.id);
-    // Those who follow its output go on reading only now that it writes again.
-    this.#record.tellChanged();
-  }
-}
-
-/** The very image of a reference, whatever its tag says meanwhile. */
-function byDigest(reference: string, digest: string): string {
-  return `${reference.replace(/@.*$/, "").replace(/:[^:/]*$/, "")}@${digest}`;
 }
 
 /** The same error in words that quote no secret of the workload's, for the log and for those who are told. */
@@ -538,8 +332,4 @@ function finishedAt(container: ContainerState | undefined): { finishedAt?: numbe
  */
 function isKnownDown({ state, imageId, startedAt }: WorkloadRecord): boolean {
   return isTerminal(state) && (imageId === undefined || startedAt !== undefined);
-}
-
-function elapsed(since: number): number {
-  return Math.round(performance.now() - since);
 }

@@ -1,49 +1,30 @@
 import { GpunodeError } from "../protocol/errors.ts";
 import type { EventBody } from "../protocol/event.ts";
-import type { Gpu } from "../protocol/gpu.ts";
 import type { Workload } from "../protocol/workload.ts";
-import { orAborted } from "./abort.ts";
-import type { Policy } from "./admit.ts";
 import type { Holders } from "./allocate.ts";
 import { DesiredSet } from "./desired-set.ts";
+import { enforceLeases } from "./enforce-leases.ts";
+import { forgetEnded, type Running } from "./forget-ended.ts";
 import type { KeptLogs } from "./kept-logs.ts";
-import { silenceEnds } from "./lease.ts";
 import { type Limits, limitsOf } from "./limits.ts";
-import {
-  type Engine,
-  type Journal,
-  type JournalRow,
-  LABEL_GENERATION,
-  LABEL_WORKLOAD,
-  type Log,
-  type SignatureCheck,
-  type WorkloadNetworks,
-} from "./needs.ts";
+import { type LostDoors, removeStrays, tellUnreadable } from "./lost-records.ts";
+import type { Engine, Journal, JournalRow, Log, SignatureCheck } from "./needs.ts";
+import { lendable, type NodeFactsDoors, nodeFacts } from "./node-facts.ts";
 import { WorkloadOutput } from "./output.ts";
 import { PortBook } from "./port-range.ts";
 import { type Change, type PreemptDoors, type PreemptWhy, planPreemption, preempt, withdraw } from "./preempt.ts";
 import { admitByPriority, takeOver } from "./priority.ts";
-import {
-  eventOf,
-  type Lost,
-  lostRecord,
-  recordKey,
-  type Secrets,
-  type StoredWorkload,
-  secretsOf,
-  WorkloadRecord,
-} from "./record.ts";
+import { eventOf, newRecord, recordKey, rejectedRecord, type Secrets, secretsOf, WorkloadRecord } from "./record.ts";
 import { Runner, type RunnerDoors } from "./runner.ts";
 import { isTerminal } from "./state.ts";
 import { stopOrder, withNotice } from "./stop-order.ts";
+import { gpusFree, holdersOf, holdsAny, othersHolding } from "./who-holds.ts";
 
-/** Ended workloads stay listed until the coordinator no longer wants them, and this many of the newest anyway. */
-const KEEP_ENDED = 100;
 const LEASE_CHECK_MS = 1000;
 /** What a `sync` asked for and could not be done at once (engine away, draining, disk full) is tried again so often. */
 const RETRY_MS = 5000;
 
-export interface SupervisorDoors {
+export interface SupervisorDoors extends NodeFactsDoors {
   engine: Engine;
   journal: Journal;
   log: Log;
@@ -52,21 +33,9 @@ export interface SupervisorDoors {
   now(): number;
   /** The clock for deadlines, which no step of the wall clock moves; milliseconds since the epoch. */
   steady(): number;
-  policy: Policy;
   requireSignature?: SignatureCheck;
   nodeId: string;
-  /** Absent where workloads are on the engine's default bridge. */
-  networks?: WorkloadNetworks;
-  host: { architecture: string; cpus: number; memoryMiB: number };
   driver: RunnerDoors["driver"];
-  gpus(): readonly Gpu[];
-  /** What is kept from being lent, and why: the whole node, or boards by UUID. */
-  held(): { node?: string; gpus: ReadonlyMap<string, string> };
-  /** Why the engine can't be used; undefined where it can. */
-  engineProblem(): string | undefined;
-  /** What the engine lacks that no workload may be without; undefined where it has all. */
-  engineLacks?(): string | undefined;
-  diskFreeMiB(): number | undefined;
   /** When the last frame of a coordinator was read, by the steady clock; undefined while connected. */
   silentSince(): number | undefined;
   /** Something a snapshot shows has changed. */
@@ -80,7 +49,7 @@ export interface SupervisorDoors {
  */
 export class Supervisor implements AsyncDisposable {
   readonly #doors: SupervisorDoors;
-  readonly #runners = new Map<string, { runner: Runner; done: Promise<void> }>();
+  readonly #runners = new Map<string, Running>();
   readonly #detach = new AbortController();
   readonly output: WorkloadOutput;
   readonly #desired: DesiredSet;
@@ -112,13 +81,10 @@ export class Supervisor implements AsyncDisposable {
       if (parsed.success) this.#begin(parsed.data, undefined);
       else {
         this.#doors.log.error({ key: row.key }, "a workload record on disk cannot be read; it is told as lost");
-        const [, id = "", generation] = /^(.+)#(\d+)$/.exec(row.key) ?? [];
-        this.#attempt({ key: row.key }, () =>
-          this.#lose({ id, generation: Number(generation) }, "its record on the node's disk cannot be read", row.key),
-        );
+        this.#attempt({ key: row.key }, () => tellUnreadable(row.key, this.#lostDoors()));
       }
     }
-    this.#leaseTimer = setInterval(() => this.#enforceLeases(), LEASE_CHECK_MS);
+    this.#leaseTimer = setInterval(() => enforceLeases(this.runners(), this.#doors), LEASE_CHECK_MS);
     this.#leaseTimer.unref();
     this.#retryTimer = setInterval(() => this.#desired.retry(), RETRY_MS);
     this.#retryTimer.unref();
@@ -130,37 +96,7 @@ export class Supervisor implements AsyncDisposable {
    * engine is away; to be called again when it is back.
    */
   async removeStrays(): Promise<void> {
-    const { engine, nodeId, log } = this.#doors;
-    try {
-      for (const container of await engine.list(nodeId)) {
-        const id = container.labels[LABEL_WORKLOAD] ?? "";
-        const generation = Number(container.labels[LABEL_GENERATION]);
-        if (this.#runners.has(recordKey({ id, generation }))) continue;
-        log.warn({ container: container.name, workload: id }, "removing a container of ours that no record knows");
-        const message = "the node has lost its record of this workload; its container is removed";
-        if (!this.#lose({ id, generation, containerId: container.id, gpus: container.gpus }, message))
-          await engine.remove(container.id);
-      }
-    } catch (error) {
-      log.debug({ err: error }, "could not look for stray containers");
-    }
-  }
-
-  /** Tells a generation as lost and sees its container off; false where it can be none of ours. `key` is an old row that goes. */
-  #lose(of: Lost, message: string, key?: string): boolean {
-    const record = lostRecord(of, { now: this.#doors.now(), message });
-    if (record === undefined) {
-      if (key !== undefined) this.#doors.journal.commit({ put: [], remove: [key], events: [] });
-      return false;
-    }
-    this.#doors.journal.commit({
-      put: [{ key: recordKey(record), body: record }],
-      remove: key === undefined || key === recordKey(record) ? [] : [key],
-      events: [eventOf(record)],
-    });
-    this.#begin(record, undefined);
-    this.#tellChanged(record);
-    return true;
+    await removeStrays(this.#lostDoors());
   }
 
   /** All workloads known, each in its newest generation first. */
@@ -177,13 +113,7 @@ export class Supervisor implements AsyncDisposable {
    * container may live still does.
    */
   holders(except?: string): Holders {
-    const holders = new Map<string, string>();
-    for (const { record, isOver } of this.runners()) {
-      const { id, gpus, stop } = record;
-      if (isOver || stop !== undefined || id === except) continue;
-      for (const uuid of gpus) holders.set(uuid, id);
-    }
-    return holders;
+    return holdersOf(this.runners(), except);
   }
 
   /**
@@ -208,7 +138,11 @@ export class Supervisor implements AsyncDisposable {
         );
       }
     }
-    const { gpus, limits, victims } = admitByPriority(workload, this.#facts(workload.id), this.records());
+    const { gpus, limits, victims } = admitByPriority(
+      workload,
+      nodeFacts(workload.id, this.runners(), this.#doors),
+      this.records(),
+    );
     const record = { ...newRecord(workload, gpus, this.#doors.now()), limits };
     const replaced = this.#live(workload.id).flatMap((runner) => {
       const changed = runner.recordWith(stopOrder(runner.record, "replaced"));
@@ -303,14 +237,28 @@ export class Supervisor implements AsyncDisposable {
     this.#runners.set(recordKey(record), { runner, done });
   }
 
+  /** One that has ended already: it is told within the agent, and its container, where there is one, is seen off. */
+  #beginEnded(record: WorkloadRecord): void {
+    this.#begin(record, undefined);
+    this.#tellChanged(record);
+  }
+
+  #lostDoors(): LostDoors {
+    return {
+      ...this.#doors,
+      isKnown: (key) => this.#runners.has(key),
+      begin: (record) => this.#beginEnded(record),
+    };
+  }
+
   #runnerDoors(): RunnerDoors {
     const { gpus, keptLogs } = this.#doors;
     return {
       ...this.#doors,
       gpus: (uuids) => gpus().filter((gpu) => holdsAny(gpu, uuids)),
       limits: (record) => this.limits(record),
-      gpusFree: (record, signal) => this.#gpusFree(record, signal),
-      pickPorts: (record) => this.#ports.pick(record, this.#doors.policy, () => this.#others(record)),
+      gpusFree: (record, signal) => gpusFree(record, this.runners(), signal),
+      pickPorts: (record) => this.#ports.pick(record, this.#doors.policy, () => othersHolding(record, this.runners())),
       keepLogs: async (record, container, signal) => {
         try {
           await keptLogs.keep(record, container, signal);
@@ -342,61 +290,9 @@ export class Supervisor implements AsyncDisposable {
     }
   }
 
-  /** Waits for those who hold the same GPUs or are an earlier generation of the same workload. */
-  async #gpusFree(record: WorkloadRecord, signal: AbortSignal): Promise<void> {
-    const before = this.runners().filter(
-      ({ record: other, isOver }) =>
-        !isOver &&
-        recordKey(other) !== recordKey(record) &&
-        ((other.id === record.id && other.generation < record.generation) ||
-          ((other.stop !== undefined || isTerminal(other.state)) &&
-            other.gpus.some((uuid) => record.gpus.includes(uuid)))),
-    );
-    await orAborted(Promise.all(before.map((runner) => runner.ended)), signal);
-  }
-
   /** What a workload is held to; the record of an older release does not say it. */
   limits({ limits, spec }: WorkloadRecord): Limits {
-    return limits ?? limitsOf(spec, this.#lendable());
-  }
-
-  #lendable() {
-    const { policy, host, diskFreeMiB } = this.#doors;
-    const disk = diskFreeMiB();
-    const { cpus, memoryMiB } = host;
-    return { policy, cpus, memoryMiB, ...(disk !== undefined && { diskFreeMiB: disk }) };
-  }
-
-  #facts(id: string) {
-    const { gpus, engineProblem, engineLacks, networks } = this.#doors;
-    const problem = engineProblem();
-    const isolationProblem = networks?.problem();
-    const lacks = engineLacks?.();
-    const held = this.#doors.held();
-    return {
-      gpus: gpus(),
-      holders: new Map([...this.holders(id), ...held.gpus]),
-      kept: held.gpus,
-      ...this.#lendable(),
-      ...(held.node !== undefined && { heldBack: held.node }),
-      ...(problem !== undefined && { engineProblem: problem }),
-      ...(lacks !== undefined && { engineLacks: lacks }),
-      ...(isolationProblem !== undefined && { isolationProblem }),
-      live: this.records()
-        .filter((record) => !isTerminal(record.state) && record.stop === undefined && record.id !== id)
-        .map(({ id: other, spec }) => ({
-          id: other,
-          memoryMiB: spec.resources.memoryMiB ?? 0,
-          ports: spec.ports.length,
-        })),
-    };
-  }
-
-  /** What else may still hold something on this node. */
-  #others(record: WorkloadRecord): WorkloadRecord[] {
-    return this.runners()
-      .filter(({ record: other, isOver }) => !isOver && recordKey(other) !== recordKey(record))
-      .map(({ record: other }) => other);
+    return limits ?? limitsOf(spec, lendable(this.#doors));
   }
 
   #latest(id: string): { runner: Runner } | undefined {
@@ -424,42 +320,13 @@ export class Supervisor implements AsyncDisposable {
     this.#doors.log.warn({ workload: workload.id, code: error.code }, `workload refused: ${error.message}`);
     // An older generation than ours is no new end of anything: ours goes on.
     if (error.code === "stale_generation") return;
-    const now = this.#doors.now();
-    const record: WorkloadRecord = {
-      ...newRecord(workload, [], now),
-      state: "rejected",
-      reason: error.code,
-      message: error.message,
-      finishedAt: now,
-    };
+    const record = rejectedRecord(workload, error, this.#doors.now());
     this.#doors.journal.commit({
       put: [{ key: recordKey(record), body: record }],
       remove: [],
       events: [eventOf(record)],
     });
-    this.#begin(record, undefined);
-    this.#tellChanged(record);
-  }
-
-  #enforceLeases(): void {
-    const silentSince = this.#doors.silentSince();
-    if (silentSince === undefined) return;
-    for (const { runner } of this.#runners.values()) {
-      const { record } = runner;
-      if (isTerminal(record.state) || record.stop !== undefined) continue;
-      if (!silenceEnds(record, silentSince, this.#doors.steady())) continue;
-      const message = `no word from the coordinator for ${record.spec.onDisconnect.afterSeconds} s`;
-      try {
-        runner.order({
-          outcome: "stopped",
-          reason: "disconnected",
-          message,
-          graceSeconds: record.spec.stop.graceSeconds,
-        });
-      } catch (error) {
-        this.#doors.log.error({ err: error, workload: record.id }, "could not record the end of a lease; trying again");
-      }
-    }
+    this.#beginEnded(record);
   }
 
   /** The newest generation of what is still wanted; before the first `sync` nobody knows what that is. */
@@ -471,45 +338,15 @@ export class Supervisor implements AsyncDisposable {
 
   /** Forgets ended workloads nobody asks for any more. */
   #sweep(): void {
-    const ended = [...this.#runners.entries()]
-      .filter(([, { runner }]) => isTerminal(runner.record.state) && !this.#isRemembered(runner.record))
-      .sort(([, a], [, b]) => (b.runner.record.finishedAt ?? 0) - (a.runner.record.finishedAt ?? 0));
-    for (const [key, { runner, done }] of ended.slice(KEEP_ENDED)) {
-      void this.#forget(key, runner, done);
-    }
+    forgetEnded(this.#runners, {
+      ...this.#doors,
+      isRemembered: (record) => this.#isRemembered(record),
+      leaving: this.#detach.signal,
+      drop: (key) => {
+        const wasThere = this.#runners.delete(key);
+        if (wasThere) this.#ports.forget(key);
+        return wasThere;
+      },
+    });
   }
-
-  async #forget(key: string, runner: Runner, done: Promise<void>): Promise<void> {
-    // Only when its container is gone: a record is what a restarted agent finds the container by.
-    await done;
-    if (this.#detach.signal.aborted || !this.#runners.delete(key)) return;
-    this.#ports.forget(key);
-    try {
-      this.#doors.journal.commit({ put: [], remove: [key], events: [] });
-      await this.#doors.keptLogs.forget(runner.record);
-    } catch (error) {
-      this.#doors.log.debug({ err: error, key }, "could not forget an ended workload; the next agent will");
-    }
-  }
-}
-
-function newRecord(workload: Workload, gpus: string[], now: number): WorkloadRecord {
-  const { registryAuth, secretEnv, ...spec }: Workload = workload;
-  const stored: StoredWorkload = spec;
-  return {
-    id: workload.id,
-    generation: workload.generation,
-    spec: stored,
-    state: "accepted",
-    hadSecrets: registryAuth !== undefined || Object.keys(secretEnv).length > 0,
-    gpus,
-    ports: [],
-    restarts: 0,
-    timings: {},
-    acceptedAt: now,
-  };
-}
-
-function holdsAny(gpu: Gpu, uuids: readonly string[]): boolean {
-  return uuids.includes(gpu.uuid) || (gpu.mig?.instances.some(({ uuid }) => uuids.includes(uuid)) ?? false);
 }
