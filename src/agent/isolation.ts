@@ -44,7 +44,7 @@ export async function nodeIsolation(doors: NodeIsolationDoors): Promise<NodeIsol
     }),
     ...(bandwidthMbit !== undefined && { bandwidthMbit }),
     ...(runtime !== undefined && { runtime }),
-    live: () => runners().flatMap(({ record, isOver }) => (isOver ? [] : [containerName(record)])),
+    live: () => runners().flatMap(({ record, isOver }) => (isOver ? [] : [containerName(record, nodeId)])),
     changed,
     log,
   });

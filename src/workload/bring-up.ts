@@ -174,7 +174,7 @@ async function openNetwork(
   signal: AbortSignal,
 ): Promise<{ network?: string }> {
   if (networks === undefined) return {};
-  const container = { name: containerName(record.current), labels: ownLabels(record.current, nodeId) };
+  const container = { name: containerName(record.current, nodeId), labels: ownLabels(record.current, nodeId) };
   return { network: await networks.open(container, signal) };
 }
 

@@ -15,7 +15,7 @@ export function containerSpec(
   const { cpus, memoryMiB, shmMiB, pids, diskMiB } = node.limits;
   const { runtime, hostIp, readOnlyRoot } = node.policy;
   return {
-    name: containerName(record),
+    name: containerName(record, node.nodeId),
     labels: ownLabels(record, node.nodeId),
     image: record.imageId ?? spec.image,
     ...(spec.entrypoint !== undefined && { entrypoint: spec.entrypoint }),

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { StringDecoder } from "node:string_decoder";
 import { linkedController } from "./abort.ts";
 import type { ContainerState, Engine, LogChunk } from "./needs.ts";
-import { containerName, type WorkloadRecord } from "./record.ts";
+import type { WorkloadRecord } from "./record.ts";
 
 /** Of a container that is removed, so much of the end of its output stays readable. */
 const KEEP_LINES = 10_000;
@@ -23,7 +23,7 @@ export interface KeptLogs {
 
 /** Keeps logs under `dir`, which is made where it is missing (mode 0700). */
 export function keptLogsIn(dir: string, engine: Engine): KeptLogs {
-  const fileOf = (record: WorkloadRecord) => join(dir, `${containerName(record)}.jsonl`);
+  const fileOf = (record: WorkloadRecord) => join(dir, `${record.id}-${record.generation}.jsonl`);
   return {
     async keep(record, container, signal) {
       const lines = await lastLines(engine, container.id, signal);

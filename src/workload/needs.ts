@@ -35,7 +35,7 @@ export interface PullOptions {
 
 /** Everything a container is made from. The engine adds nothing that is not here or in `docs/security.md`. */
 export interface ContainerSpec {
-  /** `gpunode-<workload>-<generation>`; the same name again means the same container. */
+  /** `gpunode-<node>-<workload>-<generation>`; the same name again means the same container. */
   name: string;
   labels: Record<string, string>;
   /** Image id or `repo@sha256:…`: what was pulled and checked, not a tag that may move meanwhile. */

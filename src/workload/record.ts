@@ -203,8 +203,9 @@ export function lostRecord(of: Lost, told: { now: number; message: string }): Wo
 }
 
 /** Name of the container of a record. The same name again means the same container, so a create can be repeated. */
-export function containerName(record: { id: string; generation: number }): string {
-  return `gpunode-${record.id}-${record.generation}`;
+export function containerName(record: { id: string; generation: number }, nodeId: string): string {
+  // Two nodes may share an engine, and two coordinators may choose the same id.
+  return `gpunode-${nodeId.slice(0, 6)}-${record.id}-${record.generation}`;
 }
 
 /** What a coordinator may place or have ended elsewhere: everything it can know of a record, as the event that tells it. */

@@ -157,7 +157,8 @@ export class Runner {
         if (signal.aborted) continue;
         if (isTerminal(this.record.state) && (container === undefined || !isUp(container))) this.#letGo();
         const step = nextStep(this.record, container);
-        if (step.do === "done") return await this.#doors.networks?.close(containerName(this.record));
+        if (step.do === "done")
+          return await this.#doors.networks?.close(containerName(this.record, this.#doors.nodeId));
         await this.#perform(step, signal, detach);
         this.#engineAwaySince = undefined;
         retryMs = RETRY_FIRST_MS;
@@ -220,7 +221,7 @@ export class Runner {
     if (state === "accepted" || state === "pulling") return undefined;
     if (isTerminal(state) && this.record.imageId === undefined) return undefined;
     // A create may have happened just before a crash, its id never written down: the name finds it again.
-    const found = await this.#doors.engine.inspect(containerName(this.record));
+    const found = await this.#doors.engine.inspect(containerName(this.record, this.#doors.nodeId));
     if (found?.labels[LABEL_WORKLOAD] !== id || found.labels[LABEL_GENERATION] !== String(generation)) return undefined;
     return found;
   }

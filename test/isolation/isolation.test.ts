@@ -229,7 +229,7 @@ require("node:net").connect(${PORT}, "${PLACES.internet}").on("data", () => {}).
       await site.client.submit({ id: "job", image, command: ["sh", "-c", `${tries}; sleep 2; exit 0`] });
       const { last } = course(await site.reaches("job", "running"));
       const { HostConfig } = await engine().getContainer(String(last.containerId)).inspect();
-      const [own] = (await networksLeft()).filter(({ Name }) => Name === "gpunode-job-1");
+      const [own] = (await networksLeft()).filter(({ Name }) => /^gpunode-[a-z2-7]{6}-job-1$/.test(Name));
       expect(HostConfig.NetworkMode).toBe(own?.Id);
       expect(own?.Options?.["com.docker.network.bridge.name"]).toMatch(/^gpn-[0-9a-f]{11}$/);
       expect(course(await site.ends("job")).last).toMatchObject({ state: "succeeded" });

@@ -87,7 +87,7 @@ describe("a workload that finds no free GPU", () => {
 
     await reached(at.disk, "stopping", "batch");
     await reached(at.disk, "starting", "urgent");
-    expect(at.world.running()).toEqual(["gpunode-batch-1"]);
+    expect(at.world.running()).toEqual(["gpunode-nnnnnn-batch-1"]);
     stopping.resolve();
     await reached(at.disk, "running", "urgent");
     expect(at.disk.phases()).toEqual(["notice batch", "checkpointed batch", "finished batch"]);
@@ -97,7 +97,7 @@ describe("a workload that finds no free GPU", () => {
       message: "workload urgent of priority 500 takes its GPU",
     });
     expect(at.world.shared).toEqual([]);
-    expect(at.world.running()).toEqual(["gpunode-urgent-1"]);
+    expect(at.world.running()).toEqual(["gpunode-nnnnnn-urgent-1"]);
   });
 
   it("takes from the lowest priority and of those the youngest, with one notice for all", async () => {
@@ -120,7 +120,11 @@ describe("a workload that finds no free GPU", () => {
       "notice young",
       "notice old,middle",
     ]);
-    expect(at.world.running().sort()).toEqual(["gpunode-high-1", "gpunode-one-1", "gpunode-two-1"]);
+    expect(at.world.running().sort()).toEqual([
+      "gpunode-nnnnnn-high-1",
+      "gpunode-nnnnnn-one-1",
+      "gpunode-nnnnnn-two-1",
+    ]);
     expect(at.world.shared).toEqual([]);
   });
 
@@ -157,7 +161,7 @@ describe("a workload that finds no free GPU", () => {
     at.assign("job");
     await reached(at.disk, "running", "job");
     at.assign("job", { ...urgent, generation: 2 });
-    await until(() => at.world.running().includes("gpunode-job-2"), "the new generation runs");
+    await until(() => at.world.running().includes("gpunode-nnnnnn-job-2"), "the new generation runs");
     expect(at.disk.phases()).toEqual([]);
     expect(at.disk.events).toContainEqual(
       expect.objectContaining({ generation: 1, state: "stopped", reason: "replaced" }),
@@ -327,7 +331,7 @@ describe("a killed agent", () => {
         const what = `killed ${written ? "after" : "before"} commit ${at}`;
         if (crashed) crashes += 1;
         await reached(next.disk, "running", "urgent");
-        await until(() => next.world.running().join() === "gpunode-urgent-1", what);
+        await until(() => next.world.running().join() === "gpunode-nnnnnn-urgent-1", what);
         expect(disk.phases(), what).toEqual(["notice batch", "finished batch"]);
         expect(disk.workloadEvents("batch").at(-1), what).toMatchObject({ state: "preempted", reason: "priority" });
         expect(disk.states("batch").filter((state) => state === "preempted")).toHaveLength(1);

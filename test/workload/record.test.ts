@@ -58,7 +58,7 @@ describe("names", () => {
   it("are one for each generation and can't be mistaken for each other", () => {
     const records = ["a", "a-1", "a.1", "A"].flatMap((id) => [1, 11, 2].map((generation) => ({ id, generation })));
     expect(new Set(records.map(recordKey)).size).toBe(records.length);
-    expect(new Set(records.map(containerName)).size).toBe(records.length);
+    expect(new Set(records.map((record) => containerName(record, "node"))).size).toBe(records.length);
   });
 });
 

@@ -284,7 +284,7 @@ describe("a new generation", () => {
     const { disk, world, agent, supervisor } = await stage();
     world.before = (call, id) => {
       if (call === "stop") return new Promise(() => undefined);
-      if (call === "inspect" && id === "gpunode-w-2") supervisor.release("w");
+      if (call === "inspect" && id === "gpunode-nnnnnn-w-2") supervisor.release("w");
       return undefined;
     };
     agent.assign({ generation: 1, ...oneGpu });
