@@ -69,7 +69,7 @@ export class Register implements Disposable {
   holds(): Hold[] {
     const { now, steady } = this.#doors;
     return this.#all().map(({ cause, message, gpus, since, untilAt }) => {
-      const until = untilAt === undefined ? undefined : instant(now() + untilAt - steady());
+      const until = untilAt === undefined ? undefined : toTheSecond(now() + untilAt - steady());
       return {
         cause,
         message,
@@ -173,6 +173,11 @@ const LATEST_MS = Date.UTC(9999, 11, 31);
 /** RFC 3339; undefined for what lies so far ahead that nobody will see it. */
 function instant(ms: number): string | undefined {
   return ms >= 0 && ms <= LATEST_MS ? new Date(ms).toISOString() : undefined;
+}
+
+/** Two clocks are read anew at each look: any finer, the same moment would be told as another each time. */
+function toTheSecond(ms: number): string | undefined {
+  return instant(Math.round(ms / 1000) * 1000);
 }
 
 function sameScope(a: Claim, b: Claim): boolean {

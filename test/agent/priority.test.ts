@@ -15,7 +15,7 @@ describe.runIf(haveEngine)("priorities", () => {
     await using site = await Site.open({ scenario: oneGpu });
     // Goes on where its checkpoint says; without one it trains until it is stopped.
     const train = sh(
-      'trap "exit 9" TERM; if [ -f /work/step ]; then echo "resumed at step $(cat /work/step) with $TOKEN"; exit 0; fi; ' +
+      'trap "exit 9" TERM; if [ -f /kept/step ]; then echo "resumed at step $(cat /kept/step) with $TOKEN"; exit 0; fi; ' +
         "echo from the beginning; while :; do sleep 0.1; done",
     );
     await site.client.submit({
@@ -26,8 +26,8 @@ describe.runIf(haveEngine)("priorities", () => {
       gpus: { count: 1 },
       priority: 10,
       secretEnv: { TOKEN: "hush" },
-      caches: [{ name: "work", path: "/work" }],
-      stop: { graceSeconds: 10, checkpoint: { exec: sh("echo 41 > /work/step"), timeoutSeconds: 10 } },
+      caches: [{ name: "work", path: "/kept" }],
+      stop: { graceSeconds: 10, checkpoint: { exec: sh("echo 41 > /kept/step"), timeoutSeconds: 10 } },
       onPreempt: "requeue",
     });
     const [uuid] = (await site.reaches("train", "running")).gpus;
