@@ -36,6 +36,8 @@ export function valid(draw: Draw, schema: Schema): unknown {
       return objectOf(draw, def.shape as Record<string, Schema>);
     case "array":
       return arrayOf(draw, schema, () => valid(draw, def.element as Schema));
+    case "tuple":
+      return (def.items as Schema[]).map((item) => valid(draw, item));
     case "union":
       return valid(draw, draw.of(def.options as Schema[]));
     case "intersection":
