@@ -5,6 +5,9 @@ import type { TargetResult } from "./fuzz.ts";
 import { GROUPS } from "./groups.ts";
 import { runGroups } from "./run-groups.ts";
 
+/** Characters of an input that a terminal can bear; the command repeats the whole. */
+const INPUT_SHOWN = 2000;
+
 const env = (name: string) => process.env[`GPUNODE_FUZZ_${name}`] || undefined;
 const seed = Number(env("SEED") ?? Date.now() % 1_000_000_007);
 const scale = Number(env("SCALE") ?? 1);
@@ -39,7 +42,7 @@ function tell({ target, inputs, ms, slowestMs, failures }: TargetResult): void {
   for (const { at, error, input } of failures) {
     const again = `GPUNODE_FUZZ_SEED=${seed} GPUNODE_FUZZ_TARGET='${target}' GPUNODE_FUZZ_AT=${at} npm run fuzz`;
     console.log(
-      `\n  FAILED ${target}, input ${at}\n  again: ${again}\n  input: ${input}\n  ${error.replaceAll("\n", "\n  ")}\n`,
+      `\n  FAILED ${target}, input ${at}\n  again: ${again}\n  input: ${input.slice(0, INPUT_SHOWN)}\n  ${error.replaceAll("\n", "\n  ")}\n`,
     );
   }
 }

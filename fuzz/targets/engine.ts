@@ -185,7 +185,8 @@ export const engineGroup = plainGroup(
         draw
           .list(6, () =>
             draw.any(
-              () => JSON.stringify(hostileValue(draw, 1)),
+              // Below the line's limit: beyond it the reader gives up, sooner or later as the pieces come.
+              () => JSON.stringify(hostileValue(draw, 1))?.slice(0, 200_000),
               () => hostileText(draw).slice(0, 3000),
             ),
           )
