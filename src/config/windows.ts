@@ -47,8 +47,13 @@ export function windows(): Kind<readonly Window[]> {
   };
 }
 
+/** All seven days by their whole names, with room to spare. */
+const LONGEST_TEXT = 200;
+
 /** `[days ]HH:MM-HH:MM`; undefined where it is none. A window that ends at or before its start ends on the next day. */
 function windowOf(text: string): Window | undefined {
+  // The pattern tries each run of blanks in many ways: a megabyte of them would take minutes.
+  if (text.length > LONGEST_TEXT) return undefined;
   const [, dayText, fromText = "", toText = ""] =
     /^\s*(?:([a-z][a-z,\s-]*?)\s+)?(\d{1,2}:\d{2})\s*-\s*(\d{1,2}:\d{2})\s*$/i.exec(text) ?? [];
   const days = dayText === undefined ? EVERY_DAY : daysOf(dayText);

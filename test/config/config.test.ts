@@ -435,3 +435,8 @@ it("a word that every JavaScript object knows is no yes and no no", async () => 
     'GPUNODE_PREEMPTION_CLOUD_NOTICE: "constructor": expected true or false',
   );
 });
+
+it("a window of a megabyte of blanks is none, without trying it in a million ways", async () => {
+  const text = `mon${"\t\n".repeat(500_000)}x`;
+  await expect(resolveConfig({ env: { GPUNODE_AVAILABILITY_WINDOWS: text } })).rejects.toThrow(/windows such as/);
+});
