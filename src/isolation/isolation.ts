@@ -45,7 +45,7 @@ const SETTLE_MS = 50;
 const RETRY_FIRST_MS = 30_000;
 const RETRY_MOST_MS = 10 * 60_000;
 
-const REMEDY = "or set network.isolate_lan = false, and workloads reach your network";
+const REMEDY = "or set network.isolate_lan = false: workloads then reach your network";
 
 /** Sets the rules before it resolves, and goes on by itself; never rejects. */
 export async function startIsolation(doors: IsolationDoors): Promise<Isolation> {
@@ -103,7 +103,7 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
     } catch (error) {
       trial = undefined;
       set = undefined;
-      if (!stop.signal.aborted) tell(`network.isolate_lan is true, and ${messageOf(error)}; do that, ${REMEDY}`);
+      if (!stop.signal.aborted) tell(`network.isolate_lan is true, and ${messageOf(error)}, ${REMEDY}`);
       return;
     }
     if (trial === undefined || (problem !== undefined && performance.now() >= retryAt)) void attempt().catch(() => {});

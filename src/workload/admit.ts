@@ -144,7 +144,7 @@ function requireRootAllowed(policy: Policy): void {
   if (policy.allowRoot) return;
   throw new GpunodeError(
     "policy_denied",
-    'policy.allow_root is false and the container might run as root: set "user" of the workload, or USER in the image, to a number such as 1000',
+    'policy.allow_root does not allow it and the container might run as root: set "user" of the workload, or USER in the image, to a number such as 1000',
   );
 }
 

@@ -30,7 +30,7 @@ describe.runIf(haveEngine)("with no rule of the owner's", { timeout: 120_000 }, 
 
   test("an image that would run as root is refused with the rule and the remedy, and runs as another user", async () => {
     await site.client.submit({ id: "root", image, command: ["id", "-u"] });
-    await refusalOf(site, "root", /^policy_denied: policy\.allow_root is false.*set "user"/);
+    await refusalOf(site, "root", /^policy_denied: policy\.allow_root does not allow it.*set "user"/);
     await site.client.release("root");
     await site.client.submit({
       id: "as-user",
