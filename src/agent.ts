@@ -291,7 +291,13 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     onCommand: execute,
     log,
   });
-  const saving = setInterval(saveHeard, HEARD_SAVE_MS);
+  let problemsTold = store.problems.length;
+  const saving = setInterval(() => {
+    saveHeard();
+    // A disk that refuses, or takes again, tells nobody: it is seen here at the latest, where something is written anyway.
+    if (store.problems.length !== problemsTold) changed();
+    problemsTold = store.problems.length;
+  }, HEARD_SAVE_MS);
   rooms.defer(() => clearInterval(saving));
   const dialling = link?.run(hangUp.signal);
   const gpuCount = gpuWatch.inventory.gpus.length;
