@@ -73,15 +73,15 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const startedAt = Date.now();
   const identity = loadIdentity(join(config.stateDir, "identity.pem"));
   const fold = (records: readonly UsageEvent[]) => signUsage(foldUsage(records), identity.sign);
-  const store = rooms.use(openStore({ path: join(config.stateDir, "gpunode.db"), log, fold }));
+  // Filled in further down: what changed here is told there.
+  let link: Link | undefined;
+  const changed = () => link?.advertiseChanged();
+  const store = rooms.use(openStore({ path: join(config.stateDir, "gpunode.db"), log, fold, onProblems: changed }));
   const steady = steadyClock(bootId(), clockMemory(store));
   const heard = heardMemory(store);
   const saveHeard = () => heard.set(link?.status().lastFrameAt);
   const policy = policyOf(config, () => engineWatch.info);
   const { cosignKeys } = config.policy;
-  // Filled in further down: what changed here is told there.
-  let link: Link | undefined;
-  const changed = () => link?.advertiseChanged();
   const reliability = rooms.use(
     new ReliabilityRecord({
       memory: reliabilityMemory(store),
@@ -291,13 +291,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     onCommand: execute,
     log,
   });
-  let problemsTold = store.problems.length;
-  const saving = setInterval(() => {
-    saveHeard();
-    // A disk that refuses, or takes again, tells nobody: it is seen here at the latest, where something is written anyway.
-    if (store.problems.length !== problemsTold) changed();
-    problemsTold = store.problems.length;
-  }, HEARD_SAVE_MS);
+  const saving = setInterval(saveHeard, HEARD_SAVE_MS);
   rooms.defer(() => clearInterval(saving));
   const dialling = link?.run(hangUp.signal);
   const gpuCount = gpuWatch.inventory.gpus.length;

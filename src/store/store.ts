@@ -32,6 +32,8 @@ export interface StoreOptions {
   limits?: EventLimits;
   /** Makes one signed usage record of several that follow each other, where there is no room for each. */
   fold?: FoldUsage;
+  /** The disk begins to refuse, or takes again: `problems` is another. Called from within a write; must not throw. */
+  onProblems?(): void;
 }
 
 export type AppendListener = (events: readonly DurableEvent[]) => void;
@@ -42,6 +44,7 @@ export type AppendListener = (events: readonly DurableEvent[]) => void;
  */
 export class Store implements Journal, AsyncDisposable {
   readonly #problems: readonly Problem[];
+  readonly #onProblems: () => void;
   #refusal: Problem | undefined;
   /** Every usage record this node has signed, also those a coordinator has. */
   readonly ledger: Ledger;
@@ -56,8 +59,12 @@ export class Store implements Journal, AsyncDisposable {
   readonly #set: StatementSync;
   readonly #unset: StatementSync;
 
-  constructor(db: DatabaseSync, options: EventLogOptions & { log: Log | undefined; problems: readonly Problem[] }) {
+  constructor(
+    db: DatabaseSync,
+    options: EventLogOptions & { log: Log | undefined; problems: readonly Problem[]; onProblems: () => void },
+  ) {
     this.#db = db;
+    this.#onProblems = options.onProblems;
     this.#log = options.log;
     this.#problems = options.problems;
     this.#events = new EventLog(db, options);
@@ -158,16 +165,22 @@ export class Store implements Journal, AsyncDisposable {
   #write<T>(work: () => T): T {
     try {
       const result = transaction(this.#db, work);
-      this.#refusal = undefined;
+      this.#become(undefined);
       return result;
     } catch (error) {
       const { message } = error as Error;
-      this.#refusal = {
+      this.#become({
         code: "state_refused",
         message: `the state database cannot be written (${message}): make room on its disk; running work goes on, and nothing new is taken until then`,
-      };
+      });
       throw error;
     }
+  }
+
+  #become(refusal: Problem | undefined): void {
+    const isOther = refusal?.message !== this.#refusal?.message;
+    this.#refusal = refusal;
+    if (isOther) this.#onProblems();
   }
 
   #tell(events: readonly DurableEvent[]): void {
@@ -188,8 +201,8 @@ export class Store implements Journal, AsyncDisposable {
  *
  * Throws where another gpunode has it open, where a newer gpunode wrote it, or where the disk refuses.
  */
-export function openStore({ path, now = Date.now, log, limits, fold }: StoreOptions): Store {
-  const events = { now, ...(limits !== undefined && { limits }), ...(fold !== undefined && { fold }) };
+export function openStore({ path, now = Date.now, log, limits, fold, onProblems = () => {} }: StoreOptions): Store {
+  const events = { now, onProblems, ...(limits !== undefined && { limits }), ...(fold !== undefined && { fold }) };
   const { db, setAside } = openOwnDatabase(path, MIGRATIONS, now);
   if (setAside === undefined) return new Store(db, { ...events, log, problems: [] });
   const message = `the state database was damaged and is kept as ${setAside}; a new one was started, so workloads from before are no longer known`;

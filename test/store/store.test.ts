@@ -361,3 +361,17 @@ describe("the file", () => {
     expect(() => openStore({ path: dir })).toThrow(/EISDIR/);
   });
 });
+
+it("writes that begin to fail, and succeed again, are told once each", () => {
+  let told = 0;
+  const store = openStore({ path: join(scratch(), "state.db"), onProblems: () => void told++ });
+  onTestFinished(() => store[Symbol.asyncDispose]());
+  // No row can hold it, as on a disk that takes nothing.
+  const impossible = () => store.commit({ put: [{ key: "w", body: 1n }], remove: [], events: [] });
+  expect(impossible).toThrow();
+  expect(impossible).toThrow();
+  expect([told, store.problems.map(({ code }) => code)]).toEqual([1, ["state_refused"]]);
+  store.set("again", "yes");
+  store.set("again", "no");
+  expect([told, store.problems]).toEqual([2, []]);
+});
