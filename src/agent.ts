@@ -7,6 +7,7 @@ import { NodeHealth } from "./agent/health.ts";
 import { nodeIsolation } from "./agent/isolation.ts";
 import { type Leaving, stopWork } from "./agent/leave.ts";
 import { ownerActions } from "./agent/owner-actions.ts";
+import { nodePage } from "./agent/page.ts";
 import { policyOf } from "./agent/policy.ts";
 import { NodePreemption } from "./agent/preemption.ts";
 import {
@@ -32,6 +33,7 @@ import { hostInventory } from "./host/inventory.ts";
 import { bootId } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
 import type { Link } from "./link/link.ts";
+import type { Listener } from "./local/listener.ts";
 import { startLocalApi } from "./local/server.ts";
 import type { DurableEvent, EventBody, UsageEvent } from "./protocol/event.ts";
 import { foldUsage, signUsage } from "./protocol/usage.ts";
@@ -256,18 +258,23 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     telemetry,
     reliability,
     link: () => link?.status(),
+    page: () => page,
   });
+  const look = async () => {
+    await telemetry.look();
+    return view.snapshot();
+  };
   rooms.use(
     await startLocalApi({
       socketPath: join(config.runDir, "gpunode.sock"),
-      snapshot: async () => {
-        await telemetry.look();
-        return view.snapshot();
-      },
+      snapshot: look,
       actions: ownerActions({ identity, store, supervisor, preemption, samplingPause, link: () => link }),
       log,
     }),
   );
+
+  const page: Listener | undefined = await nodePage({ config, snapshot: look, log });
+  rooms.use(page);
 
   const execute = executor({
     supervisor,

@@ -172,6 +172,7 @@ async function started(path: string, of: Disk): Promise<void> {
       problems: [...store.problems],
       sample: undefined,
       reliability: figures,
+      page: undefined,
     },
     node: {
       id: "n",

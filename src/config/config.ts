@@ -102,6 +102,8 @@ export interface Config {
     /** For each workload and direction. */
     bandwidthMbit?: number;
   };
+  /** Where the local page and `/metrics` are served. */
+  metrics: { listen: Values["metrics.listen"] };
   log: { level: Values["log.level"] };
 }
 
@@ -199,6 +201,7 @@ export function configOf(values: Values): Config {
       allow: values["network.allow"].map(networkException).filter((exception) => exception !== undefined),
       ...present({ bandwidthMbit: values["network.bandwidth_mbit"] }),
     },
+    metrics: { listen: values["metrics.listen"] },
     log: { level: values["log.level"] },
   };
 }

@@ -139,6 +139,13 @@ export const KEYS = {
     kind: kinds.number({ min: 0.1, max: 400_000 }),
     description: "Megabits per second that each workload may send, and receive. Needs `network.isolate_lan`.",
   }),
+  "metrics.listen": key<kinds.ListenAddress | "off">({
+    kind: kinds.listenAddress(),
+    description:
+      'Where the page for a browser and `/metrics` for Prometheus are served; "off" for neither. On an address that other machines reach they are shown `/metrics` and nothing else.',
+    fallback: () => ({ host: "127.0.0.1", port: 9835 }),
+    defaultText: '`"127.0.0.1:9835"`',
+  }),
   "log.level": defaulted<(typeof LOG_LEVELS)[number]>("info", {
     kind: kinds.oneOf(...LOG_LEVELS),
     description: "How much the daemon says.",

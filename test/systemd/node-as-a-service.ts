@@ -43,6 +43,7 @@ coordinator = { url = "${coordinator.url}" }
 nvidia = { smi = "${INSTALLATION}/bin/nvidia-smi-sim.js", simulated = ${!engineIsPrivate} }
 policy = { allow_root = true }
 network = { isolate_lan = false }
+metrics = { listen = "off" }
 `,
     );
     const node = new NodeAsAService(machine, new CoordinatorClient(coordinator.apiUrl, {}), rooms.move());
