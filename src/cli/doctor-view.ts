@@ -36,8 +36,8 @@ export function doctorInWords({ machine, counts, checks }: Report, options: Doct
     machine.hostname,
     [machine.os, machine.kernel === "" ? "" : `kernel ${machine.kernel}`].filter((part) => part !== "").join(", "),
   ];
-  const head = printable(where.filter((part) => part !== "").join(": "));
-  return `${head}\n\n${blocks.join("\n")}\n${summary(counts, checks, options)}`;
+  const head = wrapped(printable(where.filter((part) => part !== "").join(": ")), lineWidth(options));
+  return `${head.join("\n")}\n\n${blocks.join("\n")}\n${summary(counts, checks, options)}`;
 }
 
 function block({ verdict, id, found, why, fix }: CheckReport, options: DoctorViewOptions): string {
@@ -54,7 +54,8 @@ function block({ verdict, id, found, why, fix }: CheckReport, options: DoctorVie
 type Line = string | { text: string };
 
 function entry(verdict: string, lines: readonly Line[], options: DoctorViewOptions): string {
-  const room = options.width === undefined ? undefined : Math.max(20, Math.min(options.width, WIDTH_MOST) - INDENT);
+  const width = lineWidth(options);
+  const room = width === undefined ? undefined : Math.max(20, width - INDENT);
   const rows = lines.flatMap((line) => (typeof line === "string" ? wrapped(line, room) : [line.text]));
   const label = paint(verdict, STYLES[verdict] ?? "dim", options) + " ".repeat(Math.max(1, INDENT - verdict.length));
   return `${rows.map((row, index) => (index === 0 ? label : " ".repeat(INDENT)) + row).join("\n")}\n`;
@@ -85,8 +86,11 @@ function summary(counts: Report["counts"], checks: readonly CheckReport[], optio
       ? []
       : [`"${options.command} --fix ${named.join(" ")}" mends what is only done when it is named.`]),
   ];
-  const room = options.width === undefined ? undefined : Math.min(options.width, WIDTH_MOST);
-  return `${[`${parts.join(", ")}.`, ...hints].flatMap((line) => wrapped(line, room)).join("\n")}\n`;
+  return `${[`${parts.join(", ")}.`, ...hints].flatMap((line) => wrapped(line, lineWidth(options))).join("\n")}\n`;
+}
+
+function lineWidth({ width }: DoctorViewOptions): number | undefined {
+  return width === undefined ? undefined : Math.min(width, WIDTH_MOST);
 }
 
 function amount(count: number, word: string): string {

@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { delimiter, isAbsolute, join } from "node:path";
 
 /** What a file is, to those who may or may not use it. */
 export interface FileLook {
@@ -48,18 +48,21 @@ const OUTPUT_MAX_BYTES = 4 * 1024 * 1024;
 
 /** `root` stands for "/", and `run` for the machine's programs: a test has them staged. */
 export function createMachine({ root = "", run = runProgram }: { root?: string; run?: RunProgram } = {}): Machine {
+  const folders = root === "" ? [...FOLDERS, ...(process.env.PATH ?? "").split(delimiter).filter(isAbsolute)] : FOLDERS;
   const at = (path: string) => (root === "" ? path : join(root, path));
   const machine: Machine = {
     at,
     text: (path) => attempt(() => readFileSync(at(path), "utf8")),
     names: (path) => attempt(() => readdirSync(at(path)).sort()) ?? [],
-    look: (path) => attempt(() => lookAt(at(path))),
+    look: (path) => lookAt(at(path)),
     link: (path) => attempt(() => readlinkSync(at(path))),
     program: (name) =>
-      FOLDERS.map((folder) => join(folder, name)).find((path) => {
-        const look = machine.look(path);
-        return look?.kind === "file" && (look.mode & 0o111) !== 0;
-      }),
+      folders
+        .map((folder) => join(folder, name))
+        .find((path) => {
+          const look = machine.look(path);
+          return look?.kind === "file" && (look.mode & 0o111) !== 0;
+        }),
     run,
   };
   return machine;
@@ -83,8 +86,10 @@ export const runProgram: RunProgram = (argv, { timeoutMs, signal }) =>
     child.stdin?.end();
   });
 
-function lookAt(path: string): FileLook {
-  const stat = statSync(path);
+/** The file that a path of this process leads to; undefined where there is none. */
+export function lookAt(path: string): FileLook | undefined {
+  const stat = attempt(() => statSync(path));
+  if (stat === undefined) return undefined;
   const isDevice = stat.isCharacterDevice() || stat.isBlockDevice();
   const kind = stat.isFile() ? "file" : stat.isDirectory() ? "folder" : stat.isSocket() ? "socket" : "other";
   return {

@@ -49,6 +49,7 @@ export const HOST_CHECKS: readonly Check[] = [
     judge({ system: { rebootFor, kernel, kernels } }) {
       const newest = kernels.at(-1);
       const isOld = newest !== undefined && kernels.includes(kernel) && newest !== kernel;
+      if (rebootFor === undefined && kernels.length === 0) return skipped("nothing here tells");
       if (rebootFor === undefined && !isOld) return ok("none is");
       const why =
         rebootFor !== undefined && rebootFor.length > 0

@@ -56,7 +56,11 @@ export const TOOLKIT_CHECKS: readonly Check[] = [
       if (gpus.simulated) return skipped(SIMULATED);
       const { inventory } = gpus;
       const version = inventory.driverVersion;
-      if (toolkit.specs.length === 0) return ok("there are none, and none is needed where the toolkit's hook is used");
+      if (toolkit.specs.length === 0) {
+        return toolkit.hook === undefined
+          ? skipped("there are none")
+          : ok("there are none; the toolkit's hook needs none");
+      }
       if (version === undefined) return skipped("the driver does not answer");
       const stale = toolkit.specs.filter(({ versions }) => versions.length > 0 && !versions.includes(version));
       const short = toolkit.specs.filter((spec) => !stale.includes(spec) && lacksGpus(spec, gpus));

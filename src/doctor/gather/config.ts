@@ -3,16 +3,16 @@ import { withJoinToken } from "../../config/join-token.ts";
 import { defaultConfig, resolveConfig } from "../../config/load.ts";
 import { ConfigError } from "../../config/problem.ts";
 import type { ConfigFacts } from "../facts.ts";
-import type { Machine } from "../machine.ts";
+import { lookAt } from "../machine.ts";
 import type { Reader } from "./reader.ts";
 
 export const config: Reader<"config"> = {
   limitMs: 2_000,
-  async read({ machine, env, configFile }): Promise<ConfigFacts> {
+  async read({ env, configFile }): Promise<ConfigFacts> {
     const options = { env, ...(configFile !== undefined && { file: configFile }) };
     try {
       const { config: found, file, warnings } = await resolveConfig(options);
-      const files = filesOf(found, file, machine);
+      const files = filesOf(found, file);
       return {
         config: found,
         problems: joinTokenProblems(found),
@@ -40,7 +40,8 @@ function joinTokenProblems(found: Config): readonly string[] {
   }
 }
 
-function filesOf({ coordinator, policy }: Config, file: string | undefined, machine: Machine): ConfigFacts["files"] {
+/** Where this process finds them, as the rooms do that read them. */
+function filesOf({ coordinator, policy }: Config, file: string | undefined): ConfigFacts["files"] {
   const named = [
     { key: "the configuration", path: file },
     { key: "coordinator.join_token_file", path: coordinator.joinTokenFile },
@@ -51,7 +52,7 @@ function filesOf({ coordinator, policy }: Config, file: string | undefined, mach
   ];
   return named.flatMap(({ key, path }) => {
     if (path === undefined) return [];
-    const look = machine.look(path);
+    const look = lookAt(path);
     return [{ key, path, ...(look !== undefined && { look }) }];
   });
 }

@@ -7,7 +7,9 @@ const LISTENING = "0A";
 
 export const network: Reader<"network"> = {
   limitMs: 2_000,
-  read({ machine }): NetworkFacts {
+  read({ machine }): NetworkFacts | { missing: string } {
+    const tcp = machine.text("/proc/net/tcp");
+    if (tcp === undefined) return { missing: "/proc/net cannot be read" };
     const uplink = uplinkOf(machine);
     const localPorts = rangesOf(machine.text("/proc/sys/net/ipv4/ip_local_port_range")?.trim().replace(/\s+/, "-"))[0];
     const bridges = machine
@@ -18,9 +20,7 @@ export const network: Reader<"network"> = {
       bridges: new Map(bridges.flatMap((name) => mtuOf(machine, name).map((mtu) => [name, mtu] as const))),
       ...(localPorts !== undefined && { localPorts }),
       reservedPorts: rangesOf(machine.text("/proc/sys/net/ipv4/ip_local_reserved_ports")),
-      listening: new Map(
-        ["/proc/net/tcp6", "/proc/net/tcp"].flatMap((path) => listeningPorts(machine.text(path) ?? "")),
-      ),
+      listening: new Map([machine.text("/proc/net/tcp6") ?? "", tcp].flatMap(listeningPorts)),
     };
   },
 };
