@@ -1,3 +1,4 @@
+import { setTimeout as pause } from "node:timers/promises";
 import { type FactName, type Gathered, isMissing, type Missing } from "./check.ts";
 import type { Facts } from "./facts.ts";
 import { config } from "./gather/config.ts";
@@ -36,6 +37,12 @@ const READERS: { readonly [N in FactName]: Reader<N> } = {
   upgrades,
 };
 
+/** All of it takes no longer, whatever hangs. Without test containers it is a second or two. */
+const TOTAL_MS = 30_000;
+
+/** A reader that was given up has so long to put away what it made. */
+const CLEANUP_MS = 5_000;
+
 export interface GatherOptions {
   signal: AbortSignal;
   /** So many of so many facts are there. */
@@ -43,17 +50,22 @@ export interface GatherOptions {
 }
 
 /**
- * Gathers these facts, and those they depend on, all at once and each in its own time. Never rejects; nothing that was begun goes on
- * when it resolves, except what the kernel does not let go of.
+ * Gathers these facts, and those they depend on, all at once and each in its own time. Never rejects. What was begun
+ * has ended when it resolves, except what the kernel or the engine does not let go of.
  */
 export async function gather(
   names: readonly FactName[],
   doors: Doors,
   { signal, onProgress }: GatherOptions,
 ): Promise<Gathered> {
+  const whole = new AbortController();
+  const give = (why: string) => () => whole.abort(why);
+  const interrupted = give("it was interrupted");
+  const timer = setTimeout(give(`there was no time left for it (${TOTAL_MS / 1000} s in all)`), TOTAL_MS);
+  signal.addEventListener("abort", interrupted, { once: true });
+  if (signal.aborted) interrupted();
   const asked = new Map<FactName, Promise<unknown>>();
   const gathered = new Map<FactName, unknown>();
-  // Where one is begun after the others were given up, it is given up at once.
   const had = ((name) => (isMissing(gathered.get(name)) ? undefined : gathered.get(name))) as Had;
 
   function ask(name: FactName): Promise<unknown> {
@@ -67,11 +79,13 @@ export async function gather(
     await Promise.resolve();
     const reader = READERS[name] as Reader<FactName>;
     await Promise.all((reader.after ?? []).map(ask));
-    gathered.set(name, await within(reader, doors, had, signal));
+    gathered.set(name, await within(reader, doors, had, whole.signal));
     onProgress?.(gathered.size, asked.size);
   }
 
   await Promise.all(names.map(ask));
+  clearTimeout(timer);
+  signal.removeEventListener("abort", interrupted);
   return Object.fromEntries(gathered) as Gathered;
 }
 
@@ -84,7 +98,7 @@ async function within(
   const limit = new AbortController();
   const late = Promise.withResolvers<Missing>();
   const end = () => {
-    late.resolve({ missing: "it was interrupted" });
+    late.resolve({ missing: String(signal.reason) });
     limit.abort();
   };
   signal.addEventListener("abort", end, { once: true });
@@ -98,7 +112,10 @@ async function within(
     const safe = reading.catch((error: unknown) => ({
       missing: error instanceof Error ? error.message : String(error),
     }));
-    return await Promise.race([safe, late.promise]);
+    const first = await Promise.race([safe, late.promise]);
+    // What it began it has to end: a container, a file.
+    if (limit.signal.aborted) await Promise.race([safe, pause(CLEANUP_MS, undefined, { ref: false })]);
+    return first;
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", end);

@@ -57,7 +57,7 @@ Unattended-Upgrade::Package-Blacklist {
 };
 
 const SERVICE_SHOWN =
-  "systemctl show gpunode.service --property=UnitFileState --property=ActiveState --property=Result --property=NRestarts --property=NeedDaemonReload";
+  "systemctl show gpunode.service --property=UnitFileState,ActiveState,Result,NRestarts,NeedDaemonReload,User,SupplementaryGroups,AmbientCapabilities";
 
 describe("a Debian server whose driver was upgraded while it ran", () => {
   async function server() {
@@ -107,7 +107,8 @@ describe("a Debian server whose driver was upgraded while it ran", () => {
       says: {
         [SERVICE_SHOWN]: {
           code: 0,
-          stdout: "UnitFileState=disabled\nActiveState=inactive\nResult=success\nNRestarts=0\nNeedDaemonReload=no\n",
+          stdout:
+            "UnitFileState=disabled\nActiveState=inactive\nResult=success\nNRestarts=0\nNeedDaemonReload=no\nUser=gpunode\nSupplementaryGroups=docker\nAmbientCapabilities=cap_net_admin cap_syslog\n",
           stderr: "",
         },
         "timedatectl show --property=NTPSynchronized --property=NTP --property=CanNTP": {

@@ -70,7 +70,12 @@ export const COORDINATOR_CHECKS: readonly Check[] = [
     mends: "renew the certificate, or name its authority in `coordinator.ca_file`",
     needs: ["coordinator", "clock"],
     judge({ coordinator: { certificate, connection, url }, clock: { nowMs } }) {
-      if (!url.startsWith("wss:")) return note(`${url} is not encrypted`);
+      if (!url.startsWith("wss:")) {
+        const isHere = /^(?:localhost|127\.[\d.]+|\[::1\])$/.test(hostOf(url));
+        return isHere
+          ? skipped("the coordinator is on this machine, and not encrypted")
+          : note(`${url} is not encrypted`);
+      }
       if (certificate === undefined)
         return skipped(connection === undefined || "problem" in connection ? "it is not reached" : "none was shown");
       if (certificate.problem !== undefined) {

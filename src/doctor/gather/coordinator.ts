@@ -12,13 +12,13 @@ import type { CertificateFacts, CoordinatorFacts } from "../facts.ts";
 import type { Reader } from "./reader.ts";
 
 /** For each step. */
-const STEP_MS = 4_000;
+const STEP_MS = 3_000;
 /** A chain has three or four; a loop of issuers would have no end. */
 const CHAIN_MOST = 10;
 
 export const coordinator: Reader<"coordinator"> = {
   after: ["config"],
-  limitMs: 3 * STEP_MS + 1_000,
+  limitMs: 5 * STEP_MS,
   async read({ now }, had, signal): Promise<CoordinatorFacts | { missing: string }> {
     const options = had("config")?.config.coordinator;
     const { url } = options ?? {};
@@ -35,16 +35,40 @@ export const coordinator: Reader<"coordinator"> = {
     const way = await step(signal, async (limit) => ({ socket: await reach(address, proxy, limit) }));
     if ("problem" in way) return { ...facts, connection: way };
     facts.connection = { tookMs: performance.now() - begun };
-    const looked = await step(signal, (limit) => lookInside(way.socket, address, options, now, limit));
-    way.socket.destroy();
-    if ("problem" in looked)
-      return { ...facts, ...(address.url.protocol === "wss:" && { certificate: { chain: [], ...looked } }) };
-    Object.assign(facts, looked);
-    if (facts.certificate?.problem !== undefined) return facts;
+    try {
+      const seen = await lookThrough(way.socket, address, options, { now, signal });
+      Object.assign(facts, seen);
+      if (seen.certificate?.problem !== undefined) return facts;
+    } finally {
+      way.socket.destroy();
+    }
     facts.protocol = await step(signal, (limit) => speak(address, options, limit));
     return facts;
   },
 };
+
+/** The certificate, where there is one, and the time of the coordinator's clock, which it need not tell. */
+async function lookThrough(
+  way: Socket,
+  address: CoordinatorAddress,
+  options: Config["coordinator"],
+  { now, signal }: { now(): number; signal: AbortSignal },
+): Promise<Pick<CoordinatorFacts, "certificate" | "clockAheadMs">> {
+  const clockBy = async (socket: Socket) => {
+    const told = await step(signal, (limit) => clockOf(socket, address, now, limit));
+    return "problem" in told ? {} : told;
+  };
+  if (address.url.protocol !== "wss:") return await clockBy(way);
+  const secured = await step(signal, async (limit) => ({ socket: await secure(way, address, options, limit) }));
+  if ("problem" in secured) return { certificate: { chain: [], problem: secured.problem } };
+  try {
+    const certificate = certificateOf(secured.socket);
+    // To one whose certificate is no good nothing is sent.
+    return { certificate, ...(certificate.problem === undefined && (await clockBy(secured.socket))) };
+  } finally {
+    secured.socket.destroy();
+  }
+}
 
 /** What the step came to, or why it failed in a sentence for the owner. Rejects only where the whole is given up. */
 async function step<T extends object>(
@@ -74,29 +98,33 @@ async function addressesOf({ url }: CoordinatorAddress): Promise<{ addresses: st
 async function reach({ url }: CoordinatorAddress, proxy: URL | undefined, signal: AbortSignal): Promise<Socket> {
   const port = Number(url.port || (url.protocol === "wss:" ? 443 : 80));
   if (proxy !== undefined) return await connectThroughProxy(proxy, `${url.hostname}:${port}`, signal);
-  const socket = connect({ host: bare(url.hostname), port, signal });
-  await once(socket, "connect", { signal });
+  // The signal is for getting there, and the socket lives on.
+  const socket = connect({ host: bare(url.hostname), port });
+  try {
+    await once(socket, "connect", { signal });
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
   // Whatever comes of it later is told by whoever reads it.
   socket.on("error", () => undefined);
   return socket;
 }
 
-/** The certificate, and the time of the coordinator's clock. A certificate that is no good is looked at, and nothing is sent. */
-async function lookInside(
+/** TLS over that socket, whatever the certificate: it is to be looked at. */
+async function secure(
   way: Socket,
-  address: CoordinatorAddress,
+  { url }: CoordinatorAddress,
   options: Config["coordinator"],
-  now: () => number,
   signal: AbortSignal,
-): Promise<Pick<CoordinatorFacts, "certificate" | "clockAheadMs">> {
-  if (address.url.protocol !== "wss:") return await clockOf(way, address, now, signal);
+): Promise<TLSSocket> {
   const [ca, cert, key] = await Promise.all(
     [options.caFile, options.certFile, options.keyFile].map(async (path) =>
       path === undefined ? undefined : await readFile(path, "utf8"),
     ),
   );
-  const host = bare(address.url.hostname);
-  const secure = tlsConnect({
+  const host = bare(url.hostname);
+  const socket = tlsConnect({
     socket: way,
     host,
     servername: isIP(host) === 0 ? host : "",
@@ -106,14 +134,13 @@ async function lookInside(
     ...(key !== undefined && { key }),
   });
   try {
-    await once(secure, "secureConnect", { signal });
-    secure.on("error", () => undefined);
-    const certificate = certificateOf(secure);
-    if (certificate.problem !== undefined) return { certificate };
-    return { certificate, ...(await clockOf(secure, address, now, signal)) };
-  } finally {
-    secure.destroy();
+    await once(socket, "secureConnect", { signal });
+  } catch (error) {
+    socket.destroy();
+    throw error;
   }
+  socket.on("error", () => undefined);
+  return socket;
 }
 
 function certificateOf(secure: TLSSocket): CertificateFacts {

@@ -90,9 +90,9 @@ export const diskSpeed: Reader<"diskSpeed"> = {
   async read({ machine }, had, signal) {
     const { state: first, images } = had("disk") ?? {};
     // Where images lie, only root may write.
-    const path = (had("system")?.isRoot === true ? images?.path : undefined) ?? first?.path;
-    if (path === undefined || machine.look(path)?.kind !== "folder")
-      return { missing: "the state folder is not there yet" };
+    const places = [...(had("system")?.isRoot === true ? [images] : []), first];
+    const path = places.find((place) => machine.look(place?.path ?? "")?.kind === "folder")?.path;
+    if (path === undefined) return { missing: "the state folder is not there yet" };
     const free = (path === images?.path ? images : first)?.freeMiB ?? 0;
     if (free < 256) return { missing: "too little is free to write anything" };
     const where = machine.at(path);

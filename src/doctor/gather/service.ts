@@ -15,6 +15,10 @@ const UNIT_FOLDERS = [
   "/usr/lib/systemd/system",
   "/lib/systemd/system",
 ];
+const PROPERTIES = [
+  ...["UnitFileState", "ActiveState", "Result", "NRestarts", "NeedDaemonReload"],
+  ...["User", "SupplementaryGroups", "AmbientCapabilities"],
+];
 const SYSTEMCTL_MS = 3_000;
 const DAEMON_MS = 4_000;
 
@@ -24,11 +28,11 @@ export const service: Reader<"service"> = {
     const path = UNIT_FOLDERS.map((folder) => `${folder}/${UNIT}`).find((at) => machine.text(at) !== undefined);
     const text = path === undefined ? undefined : machine.text(path);
     if (path === undefined || text === undefined) return { user: whoAsks(machine) };
-    const properties = ["UnitFileState", "ActiveState", "Result", "NRestarts", "NeedDaemonReload"];
-    const argv = ["systemctl", "show", UNIT, ...properties.map((name) => `--property=${name}`)];
+    const argv = ["systemctl", "show", UNIT, `--property=${PROPERTIES.join(",")}`];
     const ran = await machine.run(argv, { timeoutMs: SYSTEMCTL_MS, signal });
     const told = keyValues("code" in ran && ran.code === 0 ? ran.stdout : "");
-    const settings = keyValues(text);
+    // With what was dropped in, where systemd can be asked.
+    const settings = told.has("User") ? told : keyValues(text);
     const say = (name: string) => told.get(name) || undefined;
     const [fileState, activeState, result] = ["UnitFileState", "ActiveState", "Result"].map(say);
     return {
@@ -39,7 +43,7 @@ export const service: Reader<"service"> = {
         ...(result !== undefined && { result }),
         ...(told.has("NRestarts") && { restarts: Number(told.get("NRestarts")) }),
         ...(told.has("NeedDaemonReload") && { needsReload: told.get("NeedDaemonReload") === "yes" }),
-        capabilities: (settings.get("AmbientCapabilities") ?? "").split(/\s+/).filter((name) => name !== ""),
+        capabilities: words(settings.get("AmbientCapabilities")).map((name) => name.toUpperCase()),
         // What a package brings is the package's business.
         isCurrent: expectedUnit === undefined || !path.startsWith("/etc/") || isAlike(text, expectedUnit),
       },
@@ -53,6 +57,10 @@ function userOfUnit(machine: Machine, settings: ReadonlyMap<string, string>): Us
     .split(/\s+/)
     .flatMap((name) => groupId(machine, name) ?? []);
   return user && { ...user, gids: [...new Set([...user.gids, ...extra])] };
+}
+
+function words(list = ""): string[] {
+  return list.split(/\s+/).filter((word) => word !== "");
 }
 
 function whoAsks(machine: Machine): User {

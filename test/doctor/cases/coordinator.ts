@@ -52,7 +52,7 @@ export const COORDINATOR_CASES: readonly Case[] = [
   {
     id: "coordinator-certificate",
     when: "nothing is encrypted",
-    facts: (good) => ({ coordinator: { ...good.coordinator, url: "ws://127.0.0.1:8080" } }),
+    facts: (good) => ({ coordinator: { ...good.coordinator, url: "ws://10.0.0.7:8080" } }),
     verdict: "note",
     found: /not encrypted/,
   },
