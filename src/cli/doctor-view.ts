@@ -56,7 +56,7 @@ type Line = string | { text: string };
 function entry(verdict: string, lines: readonly Line[], options: DoctorViewOptions): string {
   const width = lineWidth(options);
   const room = width === undefined ? undefined : Math.max(20, width - INDENT);
-  const rows = lines.flatMap((line) => (typeof line === "string" ? wrapped(line, room) : [line.text]));
+  const rows = lines.flatMap((line) => (typeof line === "string" ? hanging(line, room) : [line.text]));
   const label = paint(verdict, STYLES[verdict] ?? "dim", options) + " ".repeat(Math.max(1, INDENT - verdict.length));
   return `${rows.map((row, index) => (index === 0 ? label : " ".repeat(INDENT)) + row).join("\n")}\n`;
 }
@@ -95,6 +95,12 @@ function lineWidth({ width }: DoctorViewOptions): number | undefined {
 
 function amount(count: number, word: string): string {
   return `${count} ${word}${count === 1 ? "" : "s"}`;
+}
+
+/** Wrapped, and what is wrapped of an advice stands below its words. */
+function hanging(line: string, room: number | undefined): string[] {
+  if (!line.startsWith("→ ") || room === undefined) return wrapped(line, room);
+  return wrapped(line.slice(2), room - 2).map((row, index) => (index === 0 ? "→ " : "  ") + row);
 }
 
 /** Lines of at most `room` characters, broken between words; a word that is longer stands alone. */

@@ -3,6 +3,7 @@ import { COORDINATOR_CHECKS } from "./checks/coordinator.ts";
 import { DISK_CHECKS } from "./checks/disk.ts";
 import { DRIVER_CHECKS } from "./checks/driver.ts";
 import { ENGINE_CHECKS } from "./checks/engine.ts";
+import { GPU_HEALTH_CHECKS } from "./checks/gpu-health.ts";
 import { GPU_CHECKS } from "./checks/gpus.ts";
 import { HOST_CHECKS } from "./checks/host.ts";
 import { NETWORK_CHECKS } from "./checks/network.ts";
@@ -13,7 +14,7 @@ import { TOOLKIT_CHECKS } from "./checks/toolkit.ts";
 export const CHECK_GROUPS: readonly { readonly title: string; readonly checks: readonly Check[] }[] = [
   { title: "gpunode itself", checks: OWN_CHECKS },
   { title: "The driver", checks: DRIVER_CHECKS },
-  { title: "The GPUs", checks: GPU_CHECKS },
+  { title: "The GPUs", checks: [...GPU_HEALTH_CHECKS, ...GPU_CHECKS] },
   { title: "The container engine", checks: ENGINE_CHECKS },
   { title: "GPUs in containers", checks: TOOLKIT_CHECKS },
   { title: "Disk and state", checks: DISK_CHECKS },

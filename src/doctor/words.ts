@@ -9,6 +9,14 @@ export function gpusNamed(gpus: readonly { index: number }[]): string {
   return `GPU ${list(gpus.map(({ index }) => String(index)))}`;
 }
 
+/** `0,2`, as nvidia-smi takes them. */
+export function indexes(gpus: readonly { index: number }[]): string {
+  return gpus.map(({ index }) => index).join(",");
+}
+
+/** Why nothing can be said of the GPUs. */
+export const NO_GPU = "no GPU answers";
+
 /** `900 MiB`, `1.5 GiB`. */
 export function size(mebibytes: number): string {
   if (mebibytes < 1024) return `${Math.round(mebibytes)} MiB`;
