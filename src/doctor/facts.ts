@@ -234,6 +234,8 @@ export interface StateFacts {
   look?: FileLook;
   /** Files in it that others may read, though they hold keys. */
   openSecrets: readonly string[];
+  /** Nothing lies in it that gpunode has not made. */
+  isOwn: boolean;
 }
 
 export interface NetworkFacts {

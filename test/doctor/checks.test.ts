@@ -69,6 +69,21 @@ describe("every check", () => {
     },
   );
 
+  it("makes systemd reload by itself only where no running work loses its GPUs by it", () => {
+    const reloads = /^(?:systemctl (?:enable|daemon-reload|mask)|timedatectl set-ntp)\b/;
+    const trapped = { ...healthy().toolkit, unlinked: ["/dev/nvidia0"] };
+    const done = (one: (typeof CASES)[number], more: object) => {
+      const good = healthy();
+      const { auto, fix = [] } = byId.get(one.id)?.judge({ ...good, ...one.facts(good), ...more }) ?? {};
+      const steps = fix.flatMap((step) => (step.kind === "command" ? [stepInWords(step, true)] : []));
+      return auto === undefined ? [] : steps.filter((step) => reloads.test(step));
+    };
+    expect(new Set(CASES.filter((one) => done(one, {}).length > 0).map(({ id }) => id))).toEqual(
+      new Set(["service", "persistence-mode", "clock", "sleep"]),
+    );
+    expect(CASES.flatMap((one) => done(one, { toolkit: trapped }))).toEqual([]);
+  });
+
   it("that mends by itself has something to do, and touches nothing but by commands and files", () => {
     for (const one of CASES.filter(({ auto }) => auto !== undefined)) {
       const good = healthy();

@@ -191,7 +191,7 @@ export function healthy(): Facts {
       },
     },
     diskSpeed: { path: "/var/lib/docker", writeMiBps: 900, syncMs: 0.8 },
-    state: { path: "/var/lib/gpunode", look: look("folder", 0o700, 990, 990), openSecrets: [] },
+    state: { path: "/var/lib/gpunode", look: look("folder", 0o700, 990, 990), openSecrets: [], isOwn: true },
     network: {
       uplink: { device: "eth0", mtu: 1500 },
       bridges: new Map([["docker0", 1500]]),

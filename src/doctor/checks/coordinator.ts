@@ -5,6 +5,7 @@ import {
   command,
   failure,
   had,
+  type Judgement,
   note,
   ok,
   type Step,
@@ -14,6 +15,7 @@ import {
 } from "../check.ts";
 import type { ClockFacts, CoordinatorFacts, SystemFacts } from "../facts.ts";
 import { familyOf, installs } from "../remedies.ts";
+import { whereReloadIsSafe } from "../trap.ts";
 import { list } from "../words.ts";
 
 const DAY_MS = 86_400_000;
@@ -116,7 +118,7 @@ export const COORDINATOR_CHECKS: readonly Check[] = [
     why: "reached is not yet admitted: a key that is not known, a used join token, another node with this key",
     mends: "what the coordinator said; mostly a new join token",
     needs: ["coordinator", "daemon"],
-    judge({ daemon }) {
+    judge({ daemon, coordinator }) {
       if (daemon.state !== "running") return skipped("the daemon does not run");
       const { connection } = daemon.snapshot;
       if (connection.state === "connected") return ok(`connected since ${connection.since}`);
@@ -127,6 +129,8 @@ export const COORDINATOR_CHECKS: readonly Check[] = [
         );
       }
       if (connection.lastError === undefined) return note("it is being connected to right now");
+      // Said already, by the step that failed.
+      if (coordinator.protocol === undefined) return skipped(brokenOff(coordinator));
       return failure(connection.lastError);
     },
   }),
@@ -137,11 +141,11 @@ export const COORDINATOR_CHECKS: readonly Check[] = [
     why: "a wrong clock makes good certificates bad, and usage records that nobody believes",
     mends: "`timedatectl set-ntp true`",
     needs: ["clock", "system"],
-    uses: ["coordinator"],
-    judge({ clock, system, coordinator }) {
+    uses: ["coordinator", "engine", "toolkit"],
+    judge({ clock, system, coordinator, engine, toolkit }) {
       const aheadMs = had(coordinator)?.clockAheadMs;
       const off = aheadMs === undefined ? undefined : inWords(aheadMs);
-      const steps = clockSteps(clock, system);
+      const steps = clockSteps(clock, system, whereReloadIsSafe("safe", { engine, toolkit }));
       if (aheadMs !== undefined && Math.abs(aheadMs) >= SKEW_MS) {
         const found = `this clock is ${off} the coordinator's${clock.isSynchronized === true ? ", and synchronized: the coordinator's is wrong" : ""}`;
         return (Math.abs(aheadMs) >= SKEW_BAD_MS ? failure : warning)(found, ...steps);
@@ -178,9 +182,13 @@ function inWords(aheadMs: number): string {
   return `${amount} ${aheadMs > 0 ? "behind" : "ahead of"}`;
 }
 
-function clockSteps({ isServiceOn, canSwitchOn }: ClockFacts, system: SystemFacts): [Step[], "safe"?] {
+function clockSteps(
+  { isServiceOn, canSwitchOn }: ClockFacts,
+  system: SystemFacts,
+  auto: Judgement["auto"],
+): [Step[], Judgement["auto"]?] {
   const on = command("timedatectl", "set-ntp", "true");
-  if (canSwitchOn === true && isServiceOn !== true) return [[on], "safe"];
+  if (canSwitchOn === true && isServiceOn !== true) return [[on], auto];
   if (canSwitchOn === true) return [[command("systemctl", "restart", "systemd-timesyncd")]];
   const family = familyOf(system);
   return [[installs(system, family === "debian" || family === "ubuntu" ? "systemd-timesyncd" : "chrony")]];

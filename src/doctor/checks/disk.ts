@@ -79,7 +79,9 @@ export const DISK_CHECKS: readonly Check[] = [
     why: "a daemon that may not write there does not start; whoever reads the key can pass for this node",
     mends: "`chown` and `chmod`",
     needs: ["state", "service"],
-    judge({ state: { path, look, openSecrets }, service: { user } }) {
+    judge({ state: { path, look, openSecrets, isOwn }, service: { user } }) {
+      // A folder of somebody's own that state_dir names by mistake is not given away, nor closed.
+      const auto = isOwn ? "safe" : undefined;
       if (look === undefined) return ok(`${path} is made at the first start`);
       if (look.kind !== "folder")
         return failure(`${path} is no folder`, [advice(`move ${path} away, or set state_dir`)]);
@@ -88,7 +90,7 @@ export const DISK_CHECKS: readonly Check[] = [
         return failure(
           `${path} belongs to uid ${look.uid}, and the daemon runs as ${user.name} (${user.uid})`,
           [command("chown", "-R", `${user.name}:`, path)],
-          "safe",
+          auto,
         );
       }
       const isOpen = (look.mode & 0o077) !== 0;
@@ -103,7 +105,7 @@ export const DISK_CHECKS: readonly Check[] = [
         ...(isOpen ? [`${path} has mode ${mode}`] : []),
         ...(files.length > 0 ? [`others may read ${list(files)}`] : []),
       ];
-      return (isOpen && files.length > 0 ? failure : warning)(list(found), steps, "safe");
+      return (isOpen && files.length > 0 ? failure : warning)(list(found), steps, auto);
     },
   }),
 ];

@@ -1,6 +1,7 @@
 import { absentValue } from "../../gpu/nvidia/xml.ts";
 import { advice, type Check, check, command, failure, had, note, ok, skipped, warning } from "../check.ts";
 import type { DaemonFacts } from "../facts.ts";
+import { whereReloadIsSafe } from "../trap.ts";
 import { gpusNamed, indexes, list, NO_GPU, size } from "../words.ts";
 
 /** How each GPU is set, and who uses it. */
@@ -12,7 +13,8 @@ export const GPU_CHECKS: readonly Check[] = [
     why: "without it the driver lets go of an idle GPU: each job's start takes seconds longer, and settings such as power limits are forgotten",
     mends: "start nvidia-persistenced, or `nvidia-smi -pm 1`",
     needs: ["gpus", "driver", "system"],
-    judge({ gpus: { inventory, smi }, driver: { persistenced }, system }) {
+    uses: ["engine", "toolkit"],
+    judge({ gpus: { inventory, smi, simulated }, driver: { persistenced }, system, engine, toolkit }) {
       const known = inventory.gpus.filter(({ persistenceMode }) => persistenceMode !== undefined);
       if (known.length === 0) return skipped(inventory.gpus.length === 0 ? NO_GPU : "the driver does not tell");
       const off = known.filter(({ persistenceMode }) => persistenceMode === false);
@@ -20,7 +22,8 @@ export const GPU_CHECKS: readonly Check[] = [
       const now = command(smi, "-pm", "1");
       const lasting = system.hasSystemd && persistenced !== undefined && !persistenced.keepsOff;
       const steps = lasting
-        ? [command("systemctl", "enable", "--now", "nvidia-persistenced")]
+        ? // The service alone does not undo an "nvidia-smi -pm 0".
+          [command("systemctl", "enable", "--now", "nvidia-persistenced"), now]
         : [
             now,
             advice(
@@ -29,7 +32,9 @@ export const GPU_CHECKS: readonly Check[] = [
                 : "this lasts until the next boot; to keep it, install and enable nvidia-persistenced",
             ),
           ];
-      return warning(`persistence mode is off on ${gpusNamed(off)}`, steps, "safe");
+      const safe = lasting ? whereReloadIsSafe("safe", { engine, toolkit }) : "safe";
+      const auto = simulated ? undefined : safe;
+      return warning(`persistence mode is off on ${gpusNamed(off)}`, steps, auto);
     },
   }),
   check({

@@ -1,5 +1,6 @@
 import { advice, type Check, check, command, failure, note, ok, skipped, warning } from "../check.ts";
 import type { SleepFacts } from "../facts.ts";
+import { whereReloadIsSafe } from "../trap.ts";
 import { list, size } from "../words.ts";
 
 /** Node 24's own demands (BUILDING.md, "Platform list"). */
@@ -95,14 +96,15 @@ export const HOST_CHECKS: readonly Check[] = [
     why: "a sleeping machine is a lost node: its coordinator gives the work to others",
     mends: "mask the sleep targets; or leave it, where you want to be able to suspend",
     needs: ["sleep"],
-    judge({ sleep }) {
+    uses: ["engine", "toolkit"],
+    judge({ sleep, engine, toolkit }) {
       if (sleep.open.length === 0) return ok("systemd's sleep targets are masked");
       const reasons = whySleep(sleep);
       if (reasons.length === 0) return ok("nothing puts it to sleep by itself");
       return warning(
         list(reasons),
         [command("systemctl", "mask", ...sleep.open), advice('"systemctl unmask" with the same names takes it back')],
-        "named",
+        whereReloadIsSafe("named", { engine, toolkit }),
       );
     },
   }),

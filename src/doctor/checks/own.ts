@@ -1,5 +1,6 @@
 import { advice, type Check, check, command, failure, note, ok, type Step, skipped, warning } from "../check.ts";
 import type { ConfigFacts, ServiceFacts } from "../facts.ts";
+import { whereReloadIsSafe } from "../trap.ts";
 import { mayUse } from "../users.ts";
 import { list } from "../words.ts";
 
@@ -45,7 +46,9 @@ export const OWN_CHECKS: readonly Check[] = [
     why: "after a reboot nobody starts it, and nothing is lent",
     mends: "`gpunode service install`, or `systemctl enable --now gpunode`",
     needs: ["service", "system"],
-    judge({ service: { unit }, system }) {
+    uses: ["engine", "toolkit"],
+    judge({ service: { unit }, system, engine, toolkit }) {
+      const auto = whereReloadIsSafe("safe", { engine, toolkit });
       if (!system.hasSystemd) return skipped("no systemd runs here");
       if (unit === undefined)
         return note("the service is not installed: the daemon runs only where somebody starts it", [
@@ -69,12 +72,12 @@ export const OWN_CHECKS: readonly Check[] = [
         ]);
       }
       if (fileState === "disabled")
-        return warning("the service does not start at boot", [command("systemctl", "enable", "gpunode")], "safe");
+        return warning("the service does not start at boot", [command("systemctl", "enable", "gpunode")], auto);
       if (needsReload === true) {
         return warning(
           "the unit was changed, and systemd knows the old one",
           [command("systemctl", "daemon-reload")],
-          "safe",
+          auto,
         );
       }
       if (!isCurrent)

@@ -1,12 +1,11 @@
 import { advice, type Check, check, command, failure, had, ok, type Step, skipped, warning } from "../check.ts";
-import type { CdiSpec, EngineFacts, GpuFacts, ToolkitFacts } from "../facts.ts";
+import type { CdiSpec, GpuFacts, ToolkitFacts } from "../facts.ts";
 import { toolkitSteps } from "../remedies.ts";
+import { reloadTakesGpus, servesByCdi } from "../trap.ts";
 import { list } from "../words.ts";
 
 const AWAY = "the container engine does not answer";
 const SIMULATED = "the GPUs are simulated";
-/** From Docker 29 on a GPU request is served from CDI specifications where they are there (moby/moby#50228). */
-const CDI_FIRST_MAJOR = 29;
 const RESTART_DOCKER = command("systemctl", "restart", "docker");
 const RULE = "/etc/udev/rules.d/71-nvidia-dev-char.rules";
 
@@ -96,7 +95,7 @@ export const TOOLKIT_CHECKS: readonly Check[] = [
       const driver = engine.about.cgroupDriver;
       if (driver !== "systemd") return ok(`the cgroup driver is ${driver ?? "not systemd"}`);
       if (servesByCdi(engine, toolkit)) return ok("GPUs come by CDI, which tells the cgroup of them");
-      if (toolkit.unlinked.length === 0) return ok("all have their link in /dev/char");
+      if (!reloadTakesGpus(engine, toolkit)) return ok("all have their link in /dev/char");
       const found = `the cgroup driver is systemd, and ${list(toolkit.unlinked)} ${toolkit.unlinked.length === 1 ? "has" : "have"} no link in /dev/char`;
       if (toolkit.ctk === undefined) {
         return warning(found, [
@@ -138,12 +137,6 @@ export const TOOLKIT_CHECKS: readonly Check[] = [
     },
   }),
 ];
-
-/** Whether the engine serves GPU requests from CDI specifications. */
-function servesByCdi({ about }: EngineFacts, { cdiHook, specs }: ToolkitFacts): boolean {
-  const major = Number(/^(\d+)\./.exec(about?.info.version ?? "")?.[1] ?? 0);
-  return major >= CDI_FIRST_MAJOR && cdiHook !== undefined && specs.length > 0;
-}
 
 function configurationProblem({ mode, noCgroups }: ToolkitFacts, security: readonly string[]) {
   if (mode === "cdi") {

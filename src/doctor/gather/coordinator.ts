@@ -20,6 +20,7 @@ export const coordinator: Reader<"coordinator"> = {
   after: ["config"],
   limitMs: 5 * STEP_MS,
   async read({ now }, had, signal): Promise<CoordinatorFacts | { missing: string }> {
+    if (had("config")?.isClosed === true) return { missing: "the configuration may not be read: run it with sudo" };
     const options = had("config")?.config.coordinator;
     const { url } = options ?? {};
     if (options === undefined || url === undefined) return { missing: "no coordinator is configured" };

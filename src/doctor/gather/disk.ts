@@ -66,6 +66,8 @@ export function mountOf(text: string, path: string): { fileSystem: string; optio
 
 /** Files in the state folder that hold keys. */
 const SECRETS = ["identity.pem", "gpunode.db"];
+/** All that the daemon puts there, with what SQLite and a rotation of the key add to a name. */
+const OWN = /^(?:identity\.pem|gpunode\.db)(?:[-.].*)?$|^(?:logs|sigstore)$|^\.gpunode-/;
 
 export const state: Reader<"state"> = {
   after: ["config"],
@@ -74,7 +76,12 @@ export const state: Reader<"state"> = {
     const path = had("config")?.config.stateDir ?? "/var/lib/gpunode";
     const look = machine.look(path);
     const isOpen = (name: string) => ((machine.look(join(path, name))?.mode ?? 0) & 0o077) !== 0;
-    return { path, ...(look !== undefined && { look }), openSecrets: SECRETS.filter(isOpen) };
+    return {
+      path,
+      ...(look !== undefined && { look }),
+      openSecrets: SECRETS.filter(isOpen),
+      isOwn: machine.names(path).every((name) => OWN.test(name)),
+    };
   },
 };
 

@@ -22,13 +22,18 @@ export const firewall: Reader<"firewall"> = {
 };
 
 export const trial: Reader<"trial"> = {
-  after: ["config", "system", "engine", "daemon", "firewall"],
+  after: ["config", "system", "engine", "daemon", "service", "firewall"],
   limitMs: TRIAL_MS + 5_000,
   async read({ machine, mayStartContainers }, had, signal): Promise<TrialFacts | { missing: string }> {
     const config = had("config")?.config;
     const engine = had("engine");
     if (config === undefined || !config.network.isolateLan) return { missing: "network.isolate_lan is false" };
-    if (had("daemon")?.state === "running") return { missing: "the daemon has tried it" };
+    const daemon = had("daemon");
+    if (daemon?.state === "running") return { missing: "the daemon has tried it" };
+    // Two must not hold the same rules: one would take away what the other has set.
+    if (daemon?.state !== "away" || had("service")?.unit?.activeState === "active") {
+      return { missing: "a daemon runs that does not tell of it here" };
+    }
     if (had("firewall")?.program === undefined) return { missing: "nft is not installed" };
     if (had("system")?.isRoot !== true) return { missing: "it takes root: run it with sudo" };
     if (!mayStartContainers) return { missing: "--no-containers was given" };

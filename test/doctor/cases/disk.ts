@@ -82,6 +82,14 @@ export const DISK_CASES: readonly Case[] = [
   },
   {
     id: "state-dir",
+    when: "it is open, and somebody else's files lie in it",
+    facts: (good) => ({ state: { ...good.state, look: look("folder", 0o1777, 990, 990), isOwn: false } }),
+    verdict: "warning",
+    found: /mode 0777/,
+    fix: /^chmod 0700/,
+  },
+  {
+    id: "state-dir",
     when: "it is no folder",
     facts: (good) => ({ state: { ...good.state, look: look("file", 0o600, 990) } }),
     verdict: "failure",
