@@ -1,8 +1,11 @@
 import { execFileSync } from "node:child_process";
-import { chmodSync, chownSync, mkdirSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { doctorInWords } from "../../src/cli/doctor-view.ts";
+import { CHECKS } from "../../src/doctor/checks.ts";
+import { examine } from "../../src/doctor/report.ts";
+import { patiently } from "../agent/rig.ts";
 import { fakeEngine, json } from "../engine/fake-engine.ts";
 import { lookOver, stage, stanza } from "./staged.ts";
 
@@ -286,7 +289,7 @@ describe("files", () => {
     const { of } = await lookOver(staged);
     expect(of("device-files")).toMatch(/^warning: \/dev\/nvidiactl is closed to ordinary users/);
     chmodSync(join(staged.root, "dev/nvidiactl"), 0o666);
-    expect((await lookOver(staged)).of("device-files")).toBe("warning: /dev/nvidia-uvm is not there");
+    expect((await lookOver(staged)).of("device-files")).toBe("note: /dev/nvidia-uvm is not there");
   });
 
   it.runIf(isRoot)("of the state are looked at with the daemon's eyes", async () => {
@@ -317,6 +320,29 @@ describe("files", () => {
     expect(of("disk-speed")).toMatch(/^(ok|warning): \d+ MiB\/s at \/state, [\d.]+ ms for a small write$/);
     expect(report.checks.find(({ id }) => id === "disk-space")?.found).toMatch(/\/state/);
     expect(execFileSync("ls", ["-A", join(staged.root, "state")]).toString()).toBe("");
+  });
+});
+
+describe("a doctor that is interrupted", () => {
+  it("says so, and has ended what it began", async () => {
+    const staged = stage({ files: {}, scenario: '{"gpus":[{"model":"t4"}],"faults":[{"kind":"hang"}]}' });
+    const stop = new AbortController();
+    const looking = examine(CHECKS, staged.doors, { signal: stop.signal });
+    const hanging = () =>
+      readdirSync("/proc").filter((pid) => {
+        try {
+          const text = readFileSync(`/proc/${pid}/environ`, "latin1");
+          return /^\d+$/.test(pid) && Number(pid) !== process.pid && text.includes(`HOME=${staged.root}`);
+        } catch {
+          return false;
+        }
+      });
+    await patiently(() => (hanging().length > 0 ? true : undefined));
+    stop.abort();
+    const { report } = await looking;
+    const told = report.checks.find(({ id }) => id === "gpu-health");
+    expect(`${told?.verdict}: ${told?.found}`).toBe("skipped: it was interrupted");
+    await patiently(() => (hanging().length === 0 ? true : undefined));
   });
 });
 

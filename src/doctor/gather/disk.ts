@@ -98,7 +98,8 @@ export const diskSpeed: Reader<"diskSpeed"> = {
     const { state: first, images } = had("disk") ?? {};
     // Where images lie, only root may write.
     const places = [...(had("system")?.isRoot === true ? [images] : []), first];
-    const path = places.find((place) => machine.look(place?.path ?? "")?.kind === "folder")?.path;
+    const paths = places.flatMap((place) => place?.path ?? []);
+    const path = paths.find((one) => machine.look(one)?.kind === "folder");
     if (path === undefined) return { missing: "the state folder is not there yet" };
     const free = (path === images?.path ? images : first)?.freeMiB ?? 0;
     if (free < 256) return { missing: "too little is free to write anything" };

@@ -127,7 +127,7 @@ export const DRIVER_CASES: readonly Case[] = [
         devices: new Map([...good.driver.devices].filter(([path]) => path !== "/dev/nvidia-uvm")),
       },
     }),
-    verdict: "warning",
+    verdict: "note",
     found: /\/dev\/nvidia-uvm is not there/,
     fix: /^nvidia-modprobe -u -c 0$/,
     auto: "safe",
