@@ -1,47 +1,32 @@
-import { once } from "node:events";
-import { chmodSync, chownSync, mkdtempSync, rmSync } from "node:fs";
-import { connect, createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { expect, test } from "vitest";
 import type { Report } from "../../src/doctor/report.ts";
+import { patiently } from "../agent/rig.ts";
 import { canBootSystemd } from "../support/booted-systemd.ts";
-import { engineSocket, haveEngine } from "../support/engine.ts";
+import { haveEngine } from "../support/engine.ts";
 import { NodeAsAService } from "./node-as-a-service.ts";
 
-/** The run's engine, behind a socket that belongs to a group of its own, as an installed Docker's does. */
-async function engineOfGroup(gid: number): Promise<{ socket: string } & AsyncDisposable> {
-  const dir = mkdtempSync(join(tmpdir(), "gpunode-sock-"));
-  const socket = join(dir, "docker.sock");
-  const server = createServer((near) => {
-    const far = connect(engineSocket());
-    far.on("error", () => near.destroy());
-    near.on("error", () => far.destroy());
-    near.pipe(far).pipe(near);
-  }).listen(socket);
-  await once(server, "listening");
-  chmodSync(socket, 0o660);
-  chownSync(socket, 0, gid);
-  return {
-    socket,
-    async [Symbol.asyncDispose]() {
-      await new Promise((resolve) => server.close(resolve));
-      rmSync(dir, { recursive: true, force: true });
-    },
-  };
-}
+const CONFIG = "/etc/gpunode/config.toml";
+const NODE = "/usr/local/bin/node";
 
-const UNIT = "/etc/systemd/system/gpunode.service";
+/** Leads to the machine's engine from a socket that belongs to a group of its own, as an installed Docker's does. */
+const RELAY = `
+const { chmodSync } = require("node:fs");
+const { connect, createServer } = require("node:net");
+createServer((near) => {
+  const far = connect("/run/docker.sock");
+  far.on("error", () => near.destroy());
+  near.on("error", () => far.destroy());
+  near.pipe(far).pipe(near);
+}).listen("/run/engine.sock", () => chmodSync("/run/engine.sock", 0o660));`;
 
 test.runIf(haveEngine && canBootSystemd)(
   "gpunode doctor finds a service that was tampered with, and --fix puts it right",
   { timeout: 240_000 },
   async () => {
-    await using engine = await engineOfGroup(4711);
-    await using node = await NodeAsAService.install(engine);
+    await using node = await NodeAsAService.install();
     const { machine } = node;
     const doctor = async (...args: string[]) => {
-      const command = ["/usr/local/bin/node", "/opt/gpunode/bin/gpunode.js", "doctor", "--no-containers", ...args];
+      const command = [NODE, "/opt/gpunode/bin/gpunode.js", "doctor", "--no-containers", ...args];
       return await machine.attempt("env", "GPUNODE_SIM_SCENARIO=rtx4090x2", ...command);
     };
     const look = async (...ids: string[]) => {
@@ -61,19 +46,21 @@ test.runIf(haveEngine && canBootSystemd)(
       "coordinator-session": expect.stringMatching(/^ok: connected since/) as string,
     });
 
-    await machine.run("chmod", "0600", "/etc/gpunode/config.toml");
-    await machine.run("chown", "root:root", "/etc/gpunode/config.toml");
     await machine.run("chmod", "0755", "/var/lib/gpunode");
     await node.systemctl("disable", "gpunode.service");
-    await machine.run("sed", "-i", "/^SupplementaryGroups=/d", UNIT);
-    await node.systemctl("daemon-reload");
+    await machine.run("groupadd", "--gid", "4711", "engine");
+    await machine.run("systemd-run", "--property=Group=engine", "--unit=relay", NODE, "-e", RELAY);
+    await patiently(async () => (await machine.attempt("test", "-S", "/run/engine.sock")).code === 0 || undefined);
+    await machine.run("sed", "-i", '$a docker = { socket = "/run/engine.sock" }', CONFIG);
     await machine.write("/etc/systemd/logind.conf.d/idle.conf", "[Login]\nIdleAction=suspend\n");
+    await machine.run("chmod", "0600", CONFIG);
+    await machine.run("chown", "root:root", CONFIG);
     const tampered = ["config", "service", "engine-access", "state-dir", "sleep"];
     expect(await look(...tampered)).toEqual({
       config: "failure: gpunode, as whom the daemon runs, may not read /etc/gpunode/config.toml",
       service: "warning: the service does not start at boot",
       "engine-access": expect.stringMatching(
-        /^failure: gpunode may not use \/var\/run\/docker\.sock \(group docker/,
+        /^failure: gpunode may not use \/run\/engine\.sock \(group engine, mode 0660\)/,
       ) as string,
       "state-dir": "warning: /var/lib/gpunode has mode 0755",
       sleep: "warning: logind's IdleAction is suspend",
@@ -82,11 +69,11 @@ test.runIf(haveEngine && canBootSystemd)(
     // All but what is only done when it is named.
     const fixed = await doctor("--fix");
     expect(fixed.stdout).toMatch(/^config: chgrp gpunode \/etc\/gpunode\/config\.toml$/m);
-    expect(fixed.stdout).toMatch(/^engine-access: usermod -aG docker gpunode$/m);
+    expect(fixed.stdout).toMatch(/^engine-access: usermod -aG engine gpunode$/m);
     expect(fixed.stdout).toMatch(/^service: systemctl enable gpunode$/m);
     expect(fixed.stdout).not.toMatch(/^sleep: /m);
-    expect(await machine.run("id", "--groups", "--name", "gpunode")).toBe("gpunode docker");
-    expect(await machine.run("stat", "--format=%a %U:%G", "/etc/gpunode/config.toml", "/var/lib/gpunode")).toBe(
+    expect(await machine.run("id", "--groups", "--name", "gpunode")).toBe("gpunode engine");
+    expect(await machine.run("stat", "--format=%a %U:%G", CONFIG, "/var/lib/gpunode")).toBe(
       "640 root:gpunode\n700 gpunode:gpunode",
     );
     expect((await machine.attempt("systemctl", "is-enabled", "gpunode.service")).stdout.trim()).toBe("enabled");

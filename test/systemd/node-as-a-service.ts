@@ -21,8 +21,7 @@ export class NodeAsAService implements AsyncDisposable {
   readonly #rooms: AsyncDisposableStack;
   #nodeId = "";
 
-  /** `socket`: the engine's, where that of the run is not to be seen as it is. */
-  static async install({ socket = engineSocket() }: { socket?: string } = {}): Promise<NodeAsAService> {
+  static async install(): Promise<NodeAsAService> {
     await using rooms = new AsyncDisposableStack();
     const stateDir = mkdtempSync(join(tmpdir(), "gpunode-service-"));
     rooms.defer(() => rmSync(stateDir, { recursive: true, force: true }));
@@ -32,11 +31,11 @@ export class NodeAsAService implements AsyncDisposable {
     const machine = await bootSystemd([
       { from: resolve(import.meta.dirname, "../.."), to: INSTALLATION },
       { from: process.execPath, to: NODE },
-      { from: socket, to: "/run/docker.sock", writable: true },
+      { from: engineSocket(), to: "/run/docker.sock", writable: true },
     ]);
     rooms.defer(() => machine[Symbol.asyncDispose]());
     // The engine's socket belongs to a group of this machine's; inside, that number is called docker.
-    await machine.run("groupadd", "--non-unique", "--gid", String(statSync(socket).gid), "docker");
+    await machine.run("groupadd", "--non-unique", "--gid", String(statSync(engineSocket()).gid), "docker");
     await machine.write(
       "/etc/gpunode/config.toml",
       `name = "booted"
