@@ -67,11 +67,16 @@ export function installSteps(prefix: string | undefined): Step[] {
 
 /** The unit of this package, for this very Node and this very installation. */
 export function unitFor({ node, entry, hasDocker }: { node: string; entry: string; hasDocker: boolean }): string {
-  const template = readFileSync(join(packageRoot(), "systemd/gpunode.service"), "utf8");
+  const template = unitTemplate();
   const command = `ExecStart=${quoted(node)} ${quoted(entry)} run`;
   const unit = template.replace(/^ExecStart=.*$/m, () => command);
   // systemd refuses to start a unit with a group that does not exist.
   return hasDocker ? unit : unit.replace(/^SupplementaryGroups=docker\n/m, "");
+}
+
+/** The unit as this package has it, before it is fitted to a machine. */
+export function unitTemplate(): string {
+  return readFileSync(join(packageRoot(), "systemd/gpunode.service"), "utf8");
 }
 
 /** As systemd.syntax(7) and the specifiers of systemd.unit(5) want it. */
