@@ -1,6 +1,7 @@
 import type { Logger } from "pino";
 import type { Config } from "../config/config.ts";
 import { createDockerEngine } from "../engine/docker.ts";
+import { uplink } from "../host/uplink.ts";
 import { type Isolation, startIsolation } from "../isolation/isolation.ts";
 import type { Networks } from "../isolation/needs.ts";
 import { nftFirewall } from "../isolation/nft.ts";
@@ -40,6 +41,7 @@ export async function nodeIsolation(doors: NodeIsolationDoors): Promise<NodeIsol
     firewall: nftFirewall(),
     exceptions: exceptionsOf(allow),
     ...(bandwidthMbit !== undefined && { bandwidthMbit }),
+    uplinkMtu: () => uplink()?.mtu,
     ...(runtime !== undefined && { runtime }),
     live: () => runners().flatMap(({ record, isOver }) => (isOver ? [] : [containerName(record, nodeId)])),
     changed,

@@ -43,7 +43,7 @@ export const NETWORK_CHECKS: readonly Check[] = [
       if (bridges.size === 0) return skipped("the engine has made no bridge yet");
       const large = [...bridges].filter(([, mtu]) => mtu > uplink.mtu + MTU_SLACK);
       if (large.length === 0) return ok(`${uplink.device} carries ${uplink.mtu} bytes`);
-      const own = large.some(([name]) => !name.startsWith("docker"));
+      const own = large.some(([name]) => !name.startsWith("docker") && !name.startsWith("gpn-"));
       const json = `"mtu": ${uplink.mtu}, "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "${uplink.mtu}"}}`;
       return warning(
         `${list(large.slice(0, 4).map(([name, mtu]) => `${name} has ${mtu} bytes`))}, ${uplink.device} carries only ${uplink.mtu}`,

@@ -1,5 +1,5 @@
+import { mtuOf, uplink } from "../../host/uplink.ts";
 import type { NetworkFacts } from "../facts.ts";
-import type { Machine } from "../machine.ts";
 import type { Reader } from "./reader.ts";
 
 /** TCP_LISTEN of the kernel's `tcp_states.h`. */
@@ -10,40 +10,26 @@ export const network: Reader<"network"> = {
   read({ machine }): NetworkFacts | { missing: string } {
     const tcp = machine.text("/proc/net/tcp");
     if (tcp === undefined) return { missing: "/proc/net cannot be read" };
-    const uplink = uplinkOf(machine);
+    const read = (path: string) => machine.text(path);
+    const leadsOut = uplink(read);
     const localPorts = rangesOf(machine.text("/proc/sys/net/ipv4/ip_local_port_range")?.trim().replace(/\s+/, "-"))[0];
     const bridges = machine
       .names("/sys/class/net")
       .filter((name) => /^(?:docker\d+|br-[0-9a-f]{12}|gpn-\w+)$/.test(name));
     return {
-      ...(uplink !== undefined && { uplink }),
-      bridges: new Map(bridges.flatMap((name) => mtuOf(machine, name).map((mtu) => [name, mtu] as const))),
+      ...(leadsOut !== undefined && { uplink: leadsOut }),
+      bridges: new Map(
+        bridges.flatMap((name) => {
+          const mtu = mtuOf(name, read);
+          return mtu === undefined ? [] : [[name, mtu] as const];
+        }),
+      ),
       ...(localPorts !== undefined && { localPorts }),
       reservedPorts: rangesOf(machine.text("/proc/sys/net/ipv4/ip_local_reserved_ports")),
       listening: new Map([machine.text("/proc/net/tcp6") ?? "", tcp].flatMap(listeningPorts)),
     };
   },
 };
-
-/** The device of default routes with the smallest packets; also the halves that VPN clients set (0.0.0.0/1, 128.0.0.0/1). */
-function uplinkOf(machine: Machine): NetworkFacts["uplink"] {
-  const devices = (machine.text("/proc/net/route") ?? "")
-    .split("\n")
-    .slice(1)
-    .flatMap((line) => {
-      const [device = "", destination, , , , , , mask] = line.split("\t");
-      const isDefault = destination === "00000000" && (mask === "00000000" || mask === "00000080");
-      return isDefault || (destination === "00000080" && mask === "00000080") ? [device] : [];
-    });
-  return [...new Set(devices)]
-    .flatMap((device) => mtuOf(machine, device).map((mtu) => ({ device, mtu })))
-    .sort((a, b) => a.mtu - b.mtu)[0];
-}
-
-function mtuOf(machine: Machine, device: string): number[] {
-  const mtu = Number(machine.text(`/sys/class/net/${device}/mtu`));
-  return Number.isInteger(mtu) && mtu > 0 ? [mtu] : [];
-}
 
 /** `8080,9148-9200` (Documentation/networking/ip-sysctl). */
 function rangesOf(text = ""): { from: number; to: number }[] {
