@@ -22,6 +22,7 @@ const MAY_IMPORT = {
   link: ["protocol"],
   config: ["protocol"],
   local: ["protocol"],
+  metrics: ["protocol", "gpu"],
   coordinator: ["protocol", "placement", "store"],
   demo: ["protocol", "coordinator"],
   cli: ["protocol", "local", "config", "gpu", "isolation", "coordinator", "demo", "agent.ts"],
@@ -33,6 +34,7 @@ const TYPES_ONLY = {
   store: ["workload"],
   isolation: ["workload"],
   local: ["link", "telemetry", "workload"],
+  metrics: ["link", "local"],
 };
 
 /** The composition root knows all rooms: agent.ts, and the folder of its parts. */

@@ -312,3 +312,13 @@ const BY_NAME: ReadonlyMap<string, Property> = new Map(PROPERTIES.map((property)
 export function propertyOf(name: string, values: Values): number | undefined {
   return BY_NAME.get(name)?.read(values);
 }
+
+/** The properties a GPU's values tell, by name, in nvidia-smi's units. */
+export function propertiesOf(values: Values): Map<string, number> {
+  const told = new Map<string, number>();
+  for (const { name, read } of PROPERTIES) {
+    const number = read(values);
+    if (number !== undefined) told.set(name, number);
+  }
+  return told;
+}
