@@ -22,6 +22,7 @@ const MAY_IMPORT = {
   link: ["protocol"],
   config: ["protocol"],
   local: ["protocol"],
+  metrics: ["protocol", "gpu"],
   coordinator: ["protocol", "placement", "store"],
   demo: ["protocol", "coordinator"],
   doctor: ["protocol", "gpu", "host", "engine", "workload", "isolation", "link", "local", "config"],
@@ -34,6 +35,7 @@ const TYPES_ONLY = {
   store: ["workload"],
   isolation: ["workload"],
   local: ["link", "telemetry", "workload"],
+  metrics: ["link", "local"],
 };
 
 /** The composition root knows all rooms: agent.ts, and the folder of its parts. */

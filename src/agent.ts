@@ -6,6 +6,7 @@ import { engineSeen } from "./agent/engine-presence.ts";
 import { NodeHealth } from "./agent/health.ts";
 import { nodeIsolation } from "./agent/isolation.ts";
 import { type Leaving, stopWork } from "./agent/leave.ts";
+import { nodeMetrics } from "./agent/metrics.ts";
 import { ownerActions } from "./agent/owner-actions.ts";
 import { nodePage } from "./agent/page.ts";
 import { policyOf } from "./agent/policy.ts";
@@ -25,6 +26,7 @@ import type { Config } from "./config/config.ts";
 import { cosignCheck } from "./engine/cosign.ts";
 import { createDockerEngine } from "./engine/docker.ts";
 import { watchEngine } from "./engine/watch.ts";
+import { RunTally } from "./gpu/nvidia/run-tally.ts";
 import { createSmi } from "./gpu/nvidia/runner.ts";
 import { createSamplingPause } from "./gpu/sampling-pause.ts";
 import { watchGpus } from "./gpu/watch.ts";
@@ -35,6 +37,7 @@ import { loadIdentity } from "./link/identity.ts";
 import type { Link } from "./link/link.ts";
 import type { Listener } from "./local/listener.ts";
 import { startLocalApi } from "./local/server.ts";
+import { Tally } from "./metrics/tally.ts";
 import type { DurableEvent, EventBody, UsageEvent } from "./protocol/event.ts";
 import { foldUsage, signUsage } from "./protocol/usage.ts";
 import { openStore } from "./store/store.ts";
@@ -79,7 +82,10 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
   const changed = () => link?.advertiseChanged();
-  const store = rooms.use(openStore({ path: join(config.stateDir, "gpunode.db"), log, fold, onProblems: changed }));
+  const storePath = join(config.stateDir, "gpunode.db");
+  const store = rooms.use(openStore({ path: storePath, log, fold, onProblems: changed }));
+  const tally = new Tally();
+  store.onAppend((events) => tally.appended(events));
   const steady = steadyClock(bootId(), clockMemory(store));
   const heard = heardMemory(store);
   const saveHeard = () => heard.set(link?.status().lastFrameAt);
@@ -97,7 +103,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   );
   reliability.started();
 
-  const smi = createSmi({ path: config.nvidia.smi });
+  const nvidiaSmi = new RunTally();
+  const smi = createSmi({ path: config.nvidia.smi, onRun: (run) => nvidiaSmi.ran(run) });
   const engine = rooms.use(
     createDockerEngine({
       socketPath: config.docker.socket,
@@ -187,8 +194,10 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
         }
         changed();
       },
-      progress: (record, currentBytes, totalBytes) =>
-        link?.offerProgress({ workload: record.id, phase: "pulling", currentBytes, totalBytes }),
+      progress: (record, currentBytes, totalBytes) => {
+        tally.pulling(record, currentBytes);
+        link?.offerProgress({ workload: record.id, phase: "pulling", currentBytes, totalBytes });
+      },
     }),
   );
   const preemption: NodePreemption = rooms.use(
@@ -274,7 +283,10 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     }),
   );
 
-  const page: Listener | undefined = await nodePage({ config, snapshot: look, log });
+  const { snapshot } = view;
+  const doors = { snapshot, telemetry, health, gpus: gpuWatch, nvidiaSmi, tally, store, storePath, link: () => link };
+  const metrics = () => nodeMetrics(doors);
+  const page: Listener | undefined = await nodePage({ config, snapshot: look, metrics, log });
   rooms.use(page);
 
   const execute = executor({

@@ -1,6 +1,7 @@
 import type { Logger } from "pino";
 import type { Config } from "../config/config.ts";
 import { HealthJudge, type JudgeOptions } from "../gpu/judge.ts";
+import { type XidCount, XidTally } from "../gpu/nvidia/xid-tally.ts";
 import { nvidiaBoards, whyNoGpu } from "../gpu/pci-presence.ts";
 import type { GpuWatch } from "../gpu/watch.ts";
 import { kernelMessages } from "../host/kernel-log.ts";
@@ -37,6 +38,8 @@ const CAUGHT_UP_MS = 3_000;
 export class NodeHealth implements AsyncDisposable {
   readonly #doors: NodeHealthDoors;
   readonly #judge: HealthJudge;
+  /** Of the kernel's log since the start. */
+  readonly #xids = new XidTally();
   readonly #stop = new AbortController();
   #access: GpuAccessWatch | undefined;
   #kernel: Promise<void> | undefined;
@@ -90,6 +93,11 @@ export class NodeHealth implements AsyncDisposable {
     return this.#judge.gpus(this.#doors.gpus.inventory.gpus);
   }
 
+  /** Faults the kernel has logged since the start; undefined where its log cannot be read. */
+  xids(): XidCount[] | undefined {
+    return this.#kernelProblem === undefined ? this.#xids.of(this.#doors.gpus.inventory.gpus) : undefined;
+  }
+
   /** What keeps the node from telling all of its GPUs, or from having any. */
   problems(): Problem[] {
     const { problems, gpus } = this.#doors.gpus.inventory;
@@ -112,6 +120,7 @@ export class NodeHealth implements AsyncDisposable {
     for await (const message of kernelMessages({ path, signal: this.#stop.signal, onProblem, onCaughtUp })) {
       if (!this.#judge.kernel(message)) continue;
       if (!this.#isCaughtUp) continue;
+      this.#xids.heard(message);
       this.#doors.log.warn({ at: new Date(message.atMs).toISOString() }, `kernel: ${message.text.slice(0, 300)}`);
       this.#settle();
     }

@@ -24,6 +24,8 @@ export interface SessionOptions extends HandshakeOptions {
   onWelcome: (welcome: Welcome) => void;
   /** The coordinator was heard. */
   onRead: () => void;
+  /** A sample was given to the socket, or left out. */
+  onTelemetry: (isSent: boolean) => void;
   /** Milliseconds since the epoch. */
   now: () => number;
 }
@@ -101,6 +103,7 @@ export class Session implements AsyncDisposable {
     const frame: Telemetry = { type: "telemetry", ...sample, skipped: this.#skipped };
     const isSent = !this.#outbox.isBehind && this.#outbox.send(frame);
     this.#skipped = isSent ? 0 : this.#skipped + 1;
+    this.#options.onTelemetry(isSent);
   }
 
   offerProgress(report: ProgressReport): void {
