@@ -78,7 +78,7 @@ it("an empty file gives the defaults", async () => {
       cosignKeys: [],
     },
     network: { isolateLan: true, allow: [] },
-    log: { level: "info" },
+    log: { level: "info", format: "auto" },
   });
 });
 
@@ -175,6 +175,7 @@ it("every key can be set in the environment", async () => {
     "network.allow": "10.0.0.0/24, [fd00::5]:443",
     "network.bandwidth_mbit": "100",
     "log.level": "trace",
+    "log.format": "json",
   };
   const names = KEY_NAMES.filter((key) => key !== "coordinator.join_token_file");
   const textOf = (key: string) => {
