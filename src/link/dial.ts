@@ -63,7 +63,12 @@ export function coordinatorAddress(
 export async function dial(options: DialOptions, signal: AbortSignal): Promise<DialledSocket> {
   const limit = new AbortController();
   const timer = setTimeout(
-    () => limit.abort(new DialError(`no answer within ${options.timeoutMs / 1000} s`)),
+    () =>
+      limit.abort(
+        new DialError(
+          `no answer within ${options.timeoutMs / 1000} s: the host is off or busy, or a firewall drops the connection`,
+        ),
+      ),
     options.timeoutMs,
   );
   const either = AbortSignal.any([signal, limit.signal]);
