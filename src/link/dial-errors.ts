@@ -1,14 +1,23 @@
 import { PROTOCOL } from "../protocol/limits.ts";
 
+export interface HttpAnswer {
+  status: number;
+  /** Where a redirect leads. */
+  location?: string;
+}
+
 /** Why a coordinator could not be reached, in a sentence for the owner. */
 export class DialError extends Error {
   override readonly name = "DialError";
   /** From the HTTP answer's `Retry-After`. */
   readonly retryAfterSeconds: number | undefined;
+  /** Where it was answered by HTTP instead of a WebSocket. */
+  readonly http: HttpAnswer | undefined;
 
-  constructor(message: string, options: { cause?: unknown; retryAfterSeconds?: number } = {}) {
+  constructor(message: string, options: { cause?: unknown; retryAfterSeconds?: number; http?: HttpAnswer } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.retryAfterSeconds = options.retryAfterSeconds;
+    this.http = options.http;
   }
 }
 
