@@ -24,7 +24,7 @@ const MAY_IMPORT = {
   local: ["protocol"],
   coordinator: ["protocol", "placement", "store"],
   demo: ["protocol", "coordinator"],
-  cli: ["protocol", "local", "config", "gpu", "isolation", "link", "coordinator", "demo", "agent.ts"],
+  cli: ["protocol", "local", "config", "gpu", "isolation", "link", "store", "coordinator", "demo", "agent.ts"],
 };
 
 /** room → rooms whose types it may name, because they declare the door it fills. */

@@ -13,6 +13,7 @@ import { registerRun } from "./run.ts";
 import { registerSampling } from "./sampling.ts";
 import { registerService } from "./service.ts";
 import { registerStatus } from "./status.ts";
+import { registerSupportBundle } from "./support-bundle.ts";
 import { registerUsage } from "./usage.ts";
 import { gpunodeVersion } from "./version.ts";
 import { registerWorkloads } from "./workloads.ts";
@@ -45,6 +46,7 @@ async function main(): Promise<void> {
   registerEnroll(program);
   registerConfig(program);
   registerService(program);
+  registerSupportBundle(program);
   registerCoordinator(program);
   registerDemo(program);
   try {

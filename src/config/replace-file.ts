@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { closeSync, fchmodSync, fchownSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, fchmodSync, fchownSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 
 export interface FileOwner {
@@ -22,11 +22,11 @@ export interface Draft extends Disposable {
  * Writes what is to take a file's place, in its folder, with its mode from the beginning: nobody sees half of it, and no power cut leaves
  * half. Throws what the disk says.
  */
-export function draftOf(path: string, text: string, { mode, uid, gid }: FileOwner): Draft {
+export function draftOf(path: string, contents: string | Uint8Array, { mode, uid, gid }: FileOwner): Draft {
   const draft = join(dirname(path), `.${basename(path)}.${randomUUID()}.tmp`);
   const file = openSync(draft, "wx", 0o600);
   try {
-    writeSync(file, text);
+    writeFileSync(file, contents);
     if (uid !== undefined || gid !== undefined)
       fchownSync(file, uid ?? process.getuid?.() ?? 0, gid ?? process.getgid?.() ?? 0);
     // Not before it has its owner: a new one's group may be another.

@@ -190,4 +190,24 @@ describe.runIf(canBootSystemd && haveEngine)("a provider's first hour, on a mach
     expect(stdout).toMatch(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d info {2}gpunode \S+ is up: 2 GPUs/m);
     expect(stdout).toMatch(/^\S+ \S+ warn {2}the coordinator cannot be reached/m);
   });
+
+  test("a support bundle has its log, its unit and its state, and no token", async () => {
+    await machine.write(
+      "/etc/systemd/system/gpunode.service.d/token.conf",
+      `[Service]\nEnvironment=SOME_TOKEN=${TOKEN}\n`,
+    );
+    await machine.run("systemctl", "daemon-reload");
+    const made = await gpunode("support-bundle", "--output", "/root/bundle.tar.gz");
+    expect({ code: made.code, stderr: made.stderr }).toEqual({ code: 0, stderr: "" });
+    expect(await machine.run("stat", "--format=%a", "/root/bundle.tar.gz")).toBe("600");
+    const contents = await machine.run("tar", "-xzOf", "/root/bundle.tar.gz");
+    expect(contents).not.toContain(TOKEN);
+    expect(contents).toMatch(/gpunode\[\d+\]: gpunode \S+ is up: 2 GPUs/);
+    expect(contents).toContain("Environment=SOME_TOKEN=[hidden]");
+    expect(contents).toMatch(/^ActiveState=active$/m);
+    expect(contents).toMatch(/"key": "coordinator\.url",\s+"value": "ws:/);
+    expect(contents).toMatch(/ identity\.pem$/m);
+    // The service goes on as if nobody had looked.
+    expect(await machine.run("systemctl", "is-active", "gpunode.service")).toBe("active");
+  });
 });
