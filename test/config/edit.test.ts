@@ -1,6 +1,7 @@
 import { parse } from "smol-toml";
 import { describe, expect, it } from "vitest";
 import { Draw } from "../../fuzz/draw.ts";
+import { mutatedText } from "../../fuzz/hostile.ts";
 import { type Changes, EditRefused, editConfig } from "../../src/config/edit.ts";
 
 const URL_AND_TOKEN: Changes = {
@@ -121,6 +122,35 @@ join_token_file = "/etc/gpunode/join-token"
       expect(edited.includes("\r\n"), about).toBe(text.includes("\r\n"));
       expect(await editConfig(edited, changes), about).toBe(edited);
     }
+  });
+
+  it("that is broken anywhere is edited rightly or refused, and nothing else comes of it", async () => {
+    let refused = 0;
+    for (let seed = 0; seed < rounds; seed += 1) {
+      const draw = Draw.seeded(seed, 21);
+      const text = mutatedText(draw, configText(draw), [
+        "[coordinator]",
+        "coordinator.",
+        "url",
+        "=",
+        "{",
+        "}",
+        '"""',
+        "#",
+        "\r",
+      ]);
+      const changes = someChanges(draw);
+      const edited = await editConfig(text, changes).catch((error: unknown) => {
+        expect(error, `seed ${seed}`).toBeInstanceOf(EditRefused);
+        refused += 1;
+      });
+      if (typeof edited === "string") {
+        expect(leavesOf(parse(edited)), `seed ${seed}`).toEqual(withChanges(leavesOf(parse(text)), changes));
+      }
+    }
+    // Some are broken and some are not: else this would prove nothing.
+    expect(refused).toBeGreaterThan(rounds / 10);
+    expect(refused).toBeLessThan(rounds);
   });
 });
 
