@@ -26,7 +26,19 @@ const MAY_IMPORT = {
   coordinator: ["protocol", "placement", "store"],
   demo: ["protocol", "coordinator"],
   doctor: ["protocol", "gpu", "host", "engine", "workload", "isolation", "link", "local", "config"],
-  cli: ["protocol", "local", "config", "gpu", "isolation", "coordinator", "demo", "doctor", "agent.ts"],
+  cli: [
+    "protocol",
+    "local",
+    "config",
+    "gpu",
+    "isolation",
+    "link",
+    "store",
+    "coordinator",
+    "demo",
+    "doctor",
+    "agent.ts",
+  ],
 };
 
 /** room → rooms whose types it may name, because they declare the door it fills. */

@@ -11,6 +11,7 @@ import { ownerActions } from "./agent/owner-actions.ts";
 import { nodePage } from "./agent/page.ts";
 import { policyOf } from "./agent/policy.ts";
 import { NodePreemption } from "./agent/preemption.ts";
+import { type ProblemLog, problemLog } from "./agent/problem-log.ts";
 import {
   clockMemory,
   coordinatorMemory,
@@ -81,11 +82,17 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const fold = (records: readonly UsageEvent[]) => signUsage(foldUsage(records), identity.sign);
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
-  const changed = () => link?.advertiseChanged();
+  let problems: ProblemLog | undefined;
+  const changed = () => {
+    link?.advertiseChanged();
+    problems?.changed();
+  };
   const storePath = join(config.stateDir, "gpunode.db");
   const store = rooms.use(openStore({ path: storePath, log, fold, onProblems: changed }));
   const tally = new Tally();
   store.onAppend((events) => tally.appended(events));
+  // Written by the store itself, at once: this start may still fail, and the next one finds a sound database.
+  const told = store.problems;
   const steady = steadyClock(bootId(), clockMemory(store));
   const heard = heardMemory(store);
   const saveHeard = () => heard.set(link?.status().lastFrameAt);
@@ -119,7 +126,10 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     try {
       return store.append(events);
     } catch (error) {
-      log.error({ err: error }, "an event could not be recorded");
+      log.error(
+        { err: error },
+        "an event could not be recorded, and the coordinator will not hear of it: make room on the disk of state_dir",
+      );
       return [];
     }
   };
@@ -319,7 +329,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     { node: identity.nodeId, gpus: gpuCount },
     `gpunode ${version} is up: ${gpuCount} ${gpuCount === 1 ? "GPU" : "GPUs"}, node ${config.name}`,
   );
-  for (const { code, message } of view.problems()) log.warn({ code }, message);
+  problems = rooms.use(problemLog(view.problems, { log, told }));
   onReady();
   await untilAborted(signal);
   const leaving: Leaving = (await options.leave?.()) ?? { kind: "detach" };

@@ -114,14 +114,17 @@ export class NodeHealth implements AsyncDisposable {
   async #followKernel(path: string, onCaughtUp: () => void): Promise<void> {
     const onProblem = (problem: Problem | undefined) => {
       this.#kernelProblem = problem;
-      if (problem !== undefined) this.#doors.log.warn({ code: problem.code }, problem.message);
       this.#doors.changed();
     };
     for await (const message of kernelMessages({ path, signal: this.#stop.signal, onProblem, onCaughtUp })) {
       if (!this.#judge.kernel(message)) continue;
       if (!this.#isCaughtUp) continue;
       this.#xids.heard(message);
-      this.#doors.log.warn({ at: new Date(message.atMs).toISOString() }, `kernel: ${message.text.slice(0, 300)}`);
+      // What it means is said below, as the health of the GPU.
+      this.#doors.log.info(
+        { at: new Date(message.atMs).toISOString() },
+        `the kernel says: ${message.text.slice(0, 300)}`,
+      );
       this.#settle();
     }
   }
@@ -136,7 +139,14 @@ export class NodeHealth implements AsyncDisposable {
           const why = reasons.map(({ message }) => message).join("; ");
           // A program's fault is told of and leaves the GPU as it was.
           const how = status === "healthy" && why !== "" ? "stays healthy" : `is ${status}`;
-          log.info({ gpu, status }, `GPU ${how}${why === "" ? "" : `: ${why}`}`);
+          const board = this.gpus().find(({ uuid }) => uuid === gpu);
+          const name = board === undefined ? "a GPU" : `GPU ${board.index}`;
+          const sentence = `${name} ${how}${why === "" ? "" : `: ${why}`}`;
+          if (status === "healthy") log.info({ gpu, status }, sentence);
+          else {
+            const meanwhile = board?.allocatable === true ? "it is lent all the same" : "nothing new is put on it";
+            log.warn({ gpu, status }, `${sentence}; ${meanwhile}. docs/health.md says what ends that`);
+          }
         }
         changed();
       });
@@ -145,7 +155,10 @@ export class NodeHealth implements AsyncDisposable {
         for (const { gpu, message, atMs } of faults) this.#takeOff(gpu, message, atMs);
       }
     } catch (error) {
-      log.error({ err: error }, "the health of the GPUs could not be recorded");
+      log.error(
+        { err: error },
+        "the health of the GPUs could not be recorded, and the coordinator hears of it late: make room on the disk of state_dir",
+      );
     }
   }
 
@@ -171,7 +184,7 @@ export class NodeHealth implements AsyncDisposable {
     try {
       if (record !== undefined) store.append([{ ...eventOf(record), reason: "gpu_access_lost", message }]);
     } catch (error) {
-      this.#doors.log.error({ err: error, workload: id }, "lost access to a GPU could not be recorded");
+      this.#doors.log.error({ err: error, workload: id }, `${message}. That could not be recorded`);
     }
     this.#settle();
   }

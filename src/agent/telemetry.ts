@@ -4,6 +4,7 @@ import type { DockerEngine } from "../engine/docker.ts";
 import type { GpuWatch } from "../gpu/watch.ts";
 import { ownerOfProcess, startTicks } from "../host/cgroup.ts";
 import { createHostSampler, diskFreeMiB, diskTotalMiB } from "../host/sampler.ts";
+import { BUG } from "../protocol/errors.ts";
 import type { PressureEvent } from "../protocol/event.ts";
 import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
 import type { Store } from "../store/store.ts";
@@ -103,7 +104,7 @@ export class NodeTelemetry implements AsyncDisposable {
         meter.sampled(sample.gpus);
       } catch (error) {
         // The next sample comes all the same.
-        doors.log.error({ err: error }, "a sample could not be used: this is a bug");
+        doors.log.error({ err: error }, `a sample could not be used: ${BUG}`);
       }
     });
   }

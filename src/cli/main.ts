@@ -14,6 +14,7 @@ import { registerRun } from "./run.ts";
 import { registerSampling } from "./sampling.ts";
 import { registerService } from "./service.ts";
 import { registerStatus } from "./status.ts";
+import { registerSupportBundle } from "./support-bundle.ts";
 import { registerUsage } from "./usage.ts";
 import { gpunodeVersion } from "./version.ts";
 import { registerWorkloads } from "./workloads.ts";
@@ -47,6 +48,7 @@ async function main(): Promise<void> {
   registerDoctor(program);
   registerConfig(program);
   registerService(program);
+  registerSupportBundle(program);
   registerCoordinator(program);
   registerDemo(program);
   try {

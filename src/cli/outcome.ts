@@ -1,5 +1,5 @@
 /** Exit codes of every command. */
-export const EXIT = { done: 0, failed: 1, usage: 2, notRunning: 3, badConfiguration: 78 } as const;
+export const EXIT = { done: 0, failed: 1, usage: 2, notRunning: 3, interrupted: 130, badConfiguration: 78 } as const;
 
 /** The command line contradicts itself. */
 export class UsageError extends Error {
@@ -11,6 +11,7 @@ const EXIT_BY_NAME: Record<string, number> = {
   UsageError: EXIT.usage,
   DaemonNotRunning: EXIT.notRunning,
   ConfigError: EXIT.badConfiguration,
+  Interrupted: EXIT.interrupted,
 };
 
 /** Wraps a command: what it throws becomes a sentence on stderr and an exit code. */

@@ -3,7 +3,8 @@ import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { liveBridges } from "../isolation/bridge.ts";
 import { REMOVE_TABLE, TABLE } from "../isolation/rules.ts";
-import { UNIT_PATH, USER } from "./service-steps.ts";
+import { SERVICE_USER } from "./groups.ts";
+import { UNIT_PATH } from "./service-steps.ts";
 import { unlinkSteps } from "./start-link.ts";
 import { note, run, type Step, systemdRuns } from "./steps.ts";
 
@@ -32,7 +33,7 @@ export function uninstallSteps(prefix: string | undefined, { purge }: { purge: b
     ...cleanupSteps({ caches: purge }),
     ...unlinkSteps(),
     ...folders,
-    ...(purge ? removeUser() : [note(`Kept: /etc/gpunode, /var/lib/gpunode and the user ${USER}.`)]),
+    ...(purge ? removeUser() : [note(`Kept: /etc/gpunode, /var/lib/gpunode and the user ${SERVICE_USER}.`)]),
   ];
 }
 
@@ -97,14 +98,14 @@ function removeFolder(path: string): Step {
 }
 
 function removeUser(): Step[] {
-  const isThere = (file: string) => new RegExp(`^${USER}:`, "m").test(readFileSync(file, "utf8"));
+  const isThere = (file: string) => new RegExp(`^${SERVICE_USER}:`, "m").test(readFileSync(file, "utf8"));
   if (!isThere("/etc/passwd")) return [];
   // Its group goes with it, unless somebody is a member.
   const group: Step = {
-    says: `remove the group ${USER}`,
+    says: `remove the group ${SERVICE_USER}`,
     run() {
-      if (isThere("/etc/group")) execFileSync("groupdel", [USER], { stdio: ["ignore", "inherit", "inherit"] });
+      if (isThere("/etc/group")) execFileSync("groupdel", [SERVICE_USER], { stdio: ["ignore", "inherit", "inherit"] });
     },
   };
-  return [run("userdel", USER), group];
+  return [run("userdel", SERVICE_USER), group];
 }

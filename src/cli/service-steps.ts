@@ -1,12 +1,14 @@
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { groupId, SERVICE_USER } from "./groups.ts";
 import { packageRoot } from "./package-root.ts";
 import { linkSteps } from "./start-link.ts";
 import { note, run, type Step, systemdRuns } from "./steps.ts";
 
-export const USER = "gpunode";
 export const UNIT_PATH = "/etc/systemd/system/gpunode.service";
 const CONFIG_PATH = "/etc/gpunode/config.toml";
+/** Where "gpunode enroll" puts it, which may be run before there is a service. */
+const TOKEN_PATH = "/etc/gpunode/join-token";
 
 /** What a new configuration file holds: the two lines that most need, commented out. */
 export const FIRST_CONFIG = `# docs/configuration.md lists every key; "gpunode config check" reads this file, "systemctl restart gpunode" applies it.
@@ -35,7 +37,7 @@ export function installSteps(prefix: string | undefined): Step[] {
   if (prefix === undefined) {
     requireReadable(process.execPath);
     requireReadable(packageRoot());
-    if (groupId(USER) === undefined) steps.push(createUser());
+    if (groupId(SERVICE_USER) === undefined) steps.push(createUser());
     if (!hasDocker) steps.push(note("There is no group docker yet: run this again once Docker is installed."));
   }
   const before = existsSync(unitPath) ? readFileSync(unitPath, "utf8") : undefined;
@@ -48,12 +50,13 @@ export function installSteps(prefix: string | undefined): Step[] {
       run() {
         write(configPath, FIRST_CONFIG, 0o640);
         // A join token may come to stand in it: root writes, the service reads, nobody else.
-        if (prefix === undefined) chownSync(configPath, 0, groupId(USER) ?? 0);
+        if (prefix === undefined) chownSync(configPath, 0, groupId(SERVICE_USER) ?? 0);
       },
     });
   }
   steps.push(...linkSteps(prefix));
   if (prefix !== undefined) return steps;
+  steps.push(...[configPath, TOKEN_PATH].filter(isClosedToService).map(letServiceRead));
   if (!systemdRuns()) return [...steps, note("systemd does not run here: the service is installed, but not started.")];
   return [
     ...steps,
@@ -87,7 +90,7 @@ function quoted(path: string): string {
 
 function createUser(): Step {
   const options = ["--system", "--user-group", "--home-dir", "/var/lib/gpunode", "--shell", "/usr/sbin/nologin"];
-  return run("useradd", ...options, USER);
+  return run("useradd", ...options, SERVICE_USER);
 }
 
 function write(path: string, text: string, mode: number): void {
@@ -96,11 +99,21 @@ function write(path: string, text: string, mode: number): void {
   chmodSync(path, mode);
 }
 
-function groupId(name: string): number | undefined {
-  const line = readFileSync("/etc/group", "utf8")
-    .split("\n")
-    .find((entry) => entry.startsWith(`${name}:`));
-  return line === undefined ? undefined : Number(line.split(":")[2]);
+/** It is there, and neither all nor the service's group may read it. */
+function isClosedToService(path: string): boolean {
+  if (!existsSync(path)) return false;
+  const { mode, gid } = statSync(path);
+  return (mode & 0o004) === 0 && (gid !== groupId(SERVICE_USER) || (mode & 0o040) === 0);
+}
+
+function letServiceRead(path: string): Step {
+  return {
+    says: `let the service read ${path}`,
+    run() {
+      chownSync(path, 0, groupId(SERVICE_USER) ?? 0);
+      chmodSync(path, 0o640);
+    },
+  };
 }
 
 /** The service runs as a user of its own, and for it everything above `path` must be open. */

@@ -104,7 +104,7 @@ export interface Config {
   };
   /** Where the local page and `/metrics` are served. */
   metrics: { listen: Values["metrics.listen"] };
-  log: { level: Values["log.level"] };
+  log: { level: Values["log.level"]; format: Values["log.format"] };
 }
 
 /** The values under the names the code uses. */
@@ -202,7 +202,7 @@ export function configOf(values: Values): Config {
       ...present({ bandwidthMbit: values["network.bandwidth_mbit"] }),
     },
     metrics: { listen: values["metrics.listen"] },
-    log: { level: values["log.level"] },
+    log: { level: values["log.level"], format: values["log.format"] },
   };
 }
 

@@ -6,6 +6,7 @@ import { TAKING_BACK_KEYS } from "./keys-taking-back.ts";
 import * as kinds from "./kinds.ts";
 import { systemRunDir, systemStateDir } from "./surroundings.ts";
 
+const LOG_FORMATS = ["auto", "text", "json"] as const;
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 
 /** Every key there is, in the order of the reference. */
@@ -150,6 +151,12 @@ export const KEYS = {
     kind: kinds.oneOf(...LOG_LEVELS),
     description: "How much the daemon says.",
     flag: "--log-level <level>",
+  }),
+  "log.format": defaulted<(typeof LOG_FORMATS)[number]>("auto", {
+    kind: kinds.oneOf(...LOG_FORMATS),
+    description:
+      "How the daemon says it: `text` for a person, `json` with one object a line; `auto` is text at a terminal and in the journal, JSON elsewhere (docs/logs.md).",
+    flag: "--log-format <format>",
   }),
 };
 

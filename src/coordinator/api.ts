@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { z } from "zod";
+import { BUG } from "../protocol/errors.ts";
 import { CLOSE } from "../protocol/limits.ts";
 import { describeIssues } from "../protocol/parse.ts";
 import { Count, Instant, Quantity, WorkloadId } from "../protocol/scalars.ts";
@@ -93,7 +94,7 @@ export async function answerApi(request: IncomingMessage, response: ServerRespon
     if (response.headersSent) return void response.destroy();
     const known =
       error instanceof ApiError ? error : new ApiError("internal", "something went wrong; the log says what");
-    if (known !== error) doors.log.error({ err: error, url: request.url }, "request failed");
+    if (known !== error) doors.log.error({ err: error, url: request.url }, `a request to the API failed: ${BUG}`);
     // What was not read of the body is not waited for.
     if (!request.complete) response.setHeader("connection", "close");
     sendJson(response, known.status, { error: { code: known.code, message: known.message } });

@@ -16,6 +16,8 @@ export interface Rejection {
   code: string;
   message: string;
   retryAfterSeconds?: number;
+  /** What the operator can do about it; for the log alone. */
+  remedy?: string;
 }
 
 /**
@@ -86,7 +88,13 @@ export function guessesTooOften(retryAfterSeconds: number): Rejection {
 
 /** A hello that holds, and is not let in all the same. */
 export function notAdmitted(hello: Hello, why: Hindrance): Rejection {
-  return { closeCode: CLOSE.refused, code: "refused", message: inWords(hello, why) };
+  const remedy = '"gpunode coordinator token create" makes a join token that admits it';
+  return {
+    closeCode: CLOSE.refused,
+    code: "refused",
+    message: inWords(hello, why),
+    ...(why.kind === "unknown" && { remedy }),
+  };
 }
 
 /** What a node is told whose key the operator keeps out. */

@@ -72,7 +72,10 @@ export class Session {
       this.#streams.delete(ref);
     }),
     error: this.#taker(ErrorFrame, ({ code, message }) =>
-      this.#settings.log.warn({ node: this.nodeId, code }, `the agent could not use a frame: ${message}`),
+      this.#settings.log.warn(
+        { node: this.nodeId, code },
+        `the agent could not use a frame: ${message}. If it is older or newer than this coordinator, upgrade the older one`,
+      ),
     ),
   };
   #state: "greeting" | "welcomed" | "synced" | "closed" = "greeting";
@@ -189,7 +192,10 @@ export class Session {
       else this.#dispatch(frame.value);
     } catch (error) {
       // A full disk, mostly. What was not stored was not acked, so the agent sends it again in its next session.
-      this.#settings.log.error({ node: this.nodeId, err: error }, "session ends: a frame could not be worked on");
+      this.#settings.log.error(
+        { node: this.nodeId, err: error },
+        "session ends: a frame could not be worked on, and is sent again in the next one; is there room on the disk of the state folder?",
+      );
       this.close(1011, "internal");
     }
   }
@@ -228,7 +234,10 @@ export class Session {
     if (replaces !== undefined)
       log.info({ ...about, replaces }, "node has a new key; its old one is refused from now on");
     if (admitted.unseen > 0 && !admitted.isNew) {
-      log.warn({ ...about, count: admitted.unseen }, "events are neither here nor in the node's log any more");
+      log.warn(
+        { ...about, count: admitted.unseen },
+        'events are neither here nor in the node\'s log any more; "gpunode usage" on the node still has the usage records among them',
+      );
     }
     this.#state = "welcomed";
     this.#stranger.leave();
@@ -297,7 +306,7 @@ export class Session {
       const { beyondHole: seq, acked } = result;
       this.#settings.log.warn(
         { node: this.nodeId, seq, acked },
-        "events came with a hole before them and were not taken",
+        "events came with a hole before them and were not taken; the node sends them again in order",
       );
     }
     this.#send({ type: "ack", seq: result.acked });
@@ -318,7 +327,7 @@ export class Session {
     if (this.#socket.readyState !== this.#socket.OPEN) return;
     this.#socket.send(JSON.stringify(frame));
     if (this.#socket.bufferedAmount > MAX_UNREAD_BYTES) {
-      this.#settings.log.warn({ node: this.nodeId }, "session ends: the agent does not read");
+      this.#settings.log.warn({ node: this.nodeId }, "session ends: the agent does not read; it may come back");
       this.#socket.terminate();
     }
   }
@@ -333,9 +342,10 @@ export class Session {
     if (this.#badFrames >= MAX_BAD_FRAMES) this.close(CLOSE.badMessage, `${MAX_BAD_FRAMES} frames could not be used`);
   }
 
-  #reject({ closeCode, ...told }: Rejection): void {
+  #reject({ closeCode, remedy, ...told }: Rejection): void {
     const { code, message } = told;
-    this.#settings.log.warn({ code, address: this.#address }, `node not let in: ${message}`);
+    const advice = remedy === undefined ? "" : `; ${remedy}`;
+    this.#settings.log.warn({ code, address: this.#address }, `node not let in: ${message}${advice}`);
     this.#send({ type: "reject", ...told });
     this.close(closeCode, message);
   }

@@ -52,6 +52,8 @@ const ETHERNET_MTU = 1500;
 /** Every link carries as much (RFC 791, RFC 8200). */
 const [LEAST_MTU, LEAST_MTU_IPV6] = [576, 1280];
 
+const RULES_LOST =
+  'somebody changed or flushed gpunode\'s rules in the packet filter; they are set again. A firewall that is started anew does that once: where it happens again and again, let it leave the table "gpunode" alone';
 const REMEDY = "or set network.isolate_lan = false: workloads then reach your network";
 
 /** Sets the rules before it resolves, and goes on by itself; never rejects. */
@@ -80,8 +82,7 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
   function tell(next: string | undefined): void {
     if (next === problem) return;
     problem = next;
-    if (next !== undefined) log.warn({ code: "network_isolation" }, next);
-    else log.info({}, "workloads are kept off the owner's network, as a trial has shown");
+    if (next === undefined) log.info({}, "workloads are kept off the owner's network, as a trial has shown");
     doors.changed();
   }
 
@@ -98,7 +99,7 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
     if (set?.script !== script || lost) {
       await firewall.run(script);
       set = { script, listed: await firewall.table() };
-      if (lost) log.warn({}, "somebody changed or flushed gpunode's rules in the packet filter; they are set again");
+      if (lost) log.warn({}, RULES_LOST);
     }
     if (lost || moved) trial = undefined;
   }

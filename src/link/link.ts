@@ -108,7 +108,7 @@ export class Link {
       this.#become("connecting");
       const end = await this.#attempt(signal);
       if (signal.aborted) return;
-      const { message, isRefused, isReplaced, retryAfterSeconds, welcomedForMs } = end;
+      const { message, remedy, isRefused, isReplaced, retryAfterSeconds, welcomedForMs } = end;
       if (isReplaced) this.#status.replacedAt = this.#now();
       if (welcomedForMs > 0) isDown = false;
       failures = welcomedForMs >= this.#backoff.lastedMs ? 0 : failures + 1;
@@ -117,7 +117,8 @@ export class Link {
       const fields = { coordinator: this.#status.url, retryInMs: Math.round(delayMs) };
       const what = welcomedForMs > 0 ? "the session with the coordinator ended" : "the coordinator cannot be reached";
       // Said once for each outage; what follows is the same again.
-      if (!isDown || message !== this.#status.lastError) this.#doors.log.warn(fields, `${what}: ${message}`);
+      const advice = remedy === undefined ? "" : `; ${remedy}`;
+      if (!isDown || message !== this.#status.lastError) this.#doors.log.warn(fields, `${what}: ${message}${advice}`);
       isDown = true;
       this.#become(isRefused ? "refused" : "waiting", { lastError: message, retryAt: this.#now() + delayMs });
       const either = AbortSignal.any([signal, this.#hurry.signal]);

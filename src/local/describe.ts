@@ -82,6 +82,7 @@ function connection({ link, unackedEvents, node }: AgentView): ConnectionStatus 
     unackedEvents,
     ...(sessionId !== undefined && { sessionId }),
     ...(lastError !== undefined && { lastError }),
+    ...(state === "refused" && { refused: true }),
     ...(retryAt !== undefined && { retryAt: instant(retryAt) }),
   };
 }

@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { GpunodeError } from "../protocol/errors.ts";
+import { BUG, GpunodeError } from "../protocol/errors.ts";
 import type { Hold } from "../protocol/frames.ts";
 import { refuteRequest } from "./guard.ts";
 import { tryLock } from "./lock.ts";
@@ -100,7 +100,7 @@ export async function startLocalApi(options: LocalApiOptions): Promise<AsyncDisp
     const closing = new AbortController();
     const server = createServer(PATIENCE, (request, response) => {
       respond(request, response, options, closing.signal).catch((error: unknown) => {
-        log.error({ err: error }, "a request on the local socket failed");
+        log.error({ err: error }, `a request on the local socket failed: ${BUG}`);
         response.destroy();
       });
     });

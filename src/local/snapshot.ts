@@ -63,6 +63,8 @@ export interface ConnectionStatus {
   coordinatorId?: string;
   sessionId?: string;
   lastError?: string;
+  /** In state `waiting`: the coordinator said no. It is asked again, and says the same until something is changed. */
+  refused?: true;
   retryAt?: string;
   /** Durable events the coordinator has not acknowledged yet. */
   unackedEvents: number;

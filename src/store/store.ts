@@ -1,4 +1,5 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
+import { BUG } from "../protocol/errors.ts";
 import type { DurableEvent, EventBody } from "../protocol/event.ts";
 import type { Problem } from "../protocol/frames.ts";
 import type { Journal, JournalRow, Log } from "../workload/needs.ts";
@@ -189,7 +190,7 @@ export class Store implements Journal, AsyncDisposable {
         listener(events);
       } catch (error) {
         // The commit stands; a listener's failure must not look like its.
-        this.#log?.error({ err: error }, "a listener of the event log failed");
+        this.#log?.error({ err: error }, `an event was written and could not be told within the agent: ${BUG}`);
       }
     }
   }
@@ -205,7 +206,7 @@ export function openStore({ path, now = Date.now, log, limits, fold, onProblems 
   const events = { now, onProblems, ...(limits !== undefined && { limits }), ...(fold !== undefined && { fold }) };
   const { db, setAside } = openOwnDatabase(path, MIGRATIONS, now);
   if (setAside === undefined) return new Store(db, { ...events, log, problems: [] });
-  const message = `the state database was damaged and is kept as ${setAside}; a new one was started, so workloads from before are no longer known`;
+  const message = `the state database was damaged and is kept as ${setAside}; a new one was started, so workloads from before are no longer known and their containers are removed; look after the disk`;
   log?.error({ path, setAside }, message);
   return new Store(db, { ...events, log, problems: [{ code: "state_lost", message }] });
 }

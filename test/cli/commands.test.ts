@@ -278,7 +278,7 @@ describe("config", () => {
 });
 
 describe("usage", () => {
-  it.each([[["statu"]], [["status", "--frobnicate"]], [["logs"]], [["logs", "x", "--tail", "many"]], [[]]])(
+  it.each([[["statu"]], [["status", "--frobnicate"]], [["logs", "x", "--tail", "many"]], [[]]])(
     "%j is exit code 2",
     async (args) => {
       const { code, err } = await gpunode(args);

@@ -79,7 +79,7 @@ it("an empty file gives the defaults", async () => {
     },
     network: { isolateLan: true, allow: [] },
     metrics: { listen: { host: "127.0.0.1", port: 9835 } },
-    log: { level: "info" },
+    log: { level: "info", format: "auto" },
   });
 });
 
@@ -177,6 +177,7 @@ it("every key can be set in the environment", async () => {
     "network.bandwidth_mbit": "100",
     "metrics.listen": "[::1]:80",
     "log.level": "trace",
+    "log.format": "json",
   };
   const names = KEY_NAMES.filter((key) => key !== "coordinator.join_token_file");
   const textOf = (key: string) => {

@@ -58,6 +58,8 @@ export interface BootedSystemd extends AsyncDisposable {
   run(program: string, ...args: string[]): Promise<string>;
   /** The same, whatever comes of it. */
   attempt(program: string, ...args: string[]): Promise<Outcome>;
+  /** The command line that runs a program inside, for who wants more of it than its end: a terminal, its output as it comes. */
+  commandLine(program: string, ...args: string[]): string[];
   /** Writes a file inside, with its folders, readable by all. */
   write(path: string, text: string): Promise<void>;
   /** Restarts it, and resolves when everything that starts at boot has started again. Its disk must be kept (`keepsDisk`). */
@@ -145,6 +147,7 @@ export async function bootSystemd(binds: readonly Bind[], { keepsDisk }: BootOpt
   return {
     run,
     attempt,
+    commandLine: (program, ...args) => ["nsenter", "--target", leaderOf(power.child), "--all", "--", program, ...args],
     write: async (path, text) => {
       await run("sh", "-c", 'mkdir -p "$(dirname "$1")" && printf %s "$2" >"$1" && chmod 644 "$1"', "sh", path, text);
     },

@@ -86,8 +86,8 @@ metrics = { listen = "off" }
   }
 
   /** What the daemon has logged, all starts of it. */
-  journal(): Promise<string> {
-    return this.machine.run("journalctl", "--unit=gpunode.service", "--output=cat", "--no-pager");
+  journal(...filter: string[]): Promise<string> {
+    return this.machine.run("journalctl", "--unit=gpunode.service", "--output=cat", "--no-pager", ...filter);
   }
 
   /** Changes the unit, for as long as the machine lives. */
