@@ -4,6 +4,7 @@ import { executor } from "./agent/commands.ts";
 import { coordinatorLink } from "./agent/coordinator-link.ts";
 import { engineSeen } from "./agent/engine-presence.ts";
 import { NodeHealth } from "./agent/health.ts";
+import { nodeHistory } from "./agent/history.ts";
 import { nodeIsolation } from "./agent/isolation.ts";
 import { type Leaving, stopWork } from "./agent/leave.ts";
 import { ownerActions } from "./agent/owner-actions.ts";
@@ -79,6 +80,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   let link: Link | undefined;
   const changed = () => link?.advertiseChanged();
   const store = rooms.use(openStore({ path: join(config.stateDir, "gpunode.db"), log, fold, onProblems: changed }));
+  const history = rooms.use(nodeHistory(store, log));
   const steady = steadyClock(bootId(), clockMemory(store));
   const heard = heardMemory(store);
   const saveHeard = () => heard.set(link?.status().lastFrameAt);
@@ -179,6 +181,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
         if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
         meter.changed(record);
         telemetry.workloadsChanged();
+        history.workload(record);
         preemption.workloadsChanged();
         if (isTerminal(record.state)) {
           reliability.ended(record);
@@ -222,7 +225,9 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const health: NodeHealth = rooms.use(
     new NodeHealth({ config, store, engine, gpus: gpuWatch, supervisor, memory: healthMemory(store), changed, log }),
   );
+  telemetry.collector.onSample((sample) => history.sampled(sample));
   await supervisor.restore();
+  for (const record of supervisor.records()) history.workload(record);
   rooms.use(
     watchDisk({ engine, runners: () => supervisor.runners(), limits: (record) => supervisor.limits(record), log }),
   );
@@ -268,12 +273,12 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     await startLocalApi({
       socketPath: join(config.runDir, "gpunode.sock"),
       snapshot: look,
-      actions: ownerActions({ identity, store, supervisor, preemption, samplingPause, link: () => link }),
+      actions: ownerActions({ identity, store, history, supervisor, preemption, samplingPause, link: () => link }),
       log,
     }),
   );
 
-  const page: Listener | undefined = await nodePage({ config, snapshot: look, log });
+  const page: Listener | undefined = await nodePage({ config, identity, store, history, snapshot: look, signal, log });
   rooms.use(page);
 
   const execute = executor({
