@@ -1,9 +1,10 @@
 // Bundles the two commands: dist/gpunode.js and dist/nvidia-smi-sim.js, with what is loaded late in chunks of its own; and dist/page,
 // what a browser is given.
 // node scripts/build.mjs [folder instead of dist]
-import { copyFileSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { resolve } from "node:path";
 import { build } from "esbuild";
+import { bundlePage } from "./build-page.mjs";
 
 const root = resolve(import.meta.dirname, "..");
 const { version } = JSON.parse(readFileSync(resolve(root, "package.json"), "utf8"));
@@ -48,23 +49,4 @@ await build({
   plugins: [leaveOut],
   logLevel: "warning",
 });
-
-await build({
-  absWorkingDir: root,
-  entryPoints: [
-    { in: "src/local/page/main.tsx", out: "page" },
-    { in: "src/local/page/page.css", out: "page" },
-  ],
-  outdir: resolve(outdir, "page"),
-  bundle: true,
-  format: "esm",
-  platform: "browser",
-  // What its CSS and JavaScript need was in all browsers by 2023.
-  target: ["chrome116", "firefox124", "safari17.4"],
-  minify: true,
-  jsx: "automatic",
-  jsxImportSource: "preact",
-  logLevel: "warning",
-});
-for (const name of ["index.html", "icon.svg"])
-  copyFileSync(resolve(root, "src/local/page", name), resolve(outdir, "page", name));
+await bundlePage({ outdir: resolve(outdir, "page") });

@@ -15,6 +15,7 @@ export function Events({ view: { snapshot, history, hours } }: { view: View }) {
         <h2>What happened in the {lastHours(hours)}</h2>{" "}
         <span class="soft">{history === undefined ? "" : marks.length}</span>
       </summary>
+      {marks.length === 0 && <p class="soft">Nothing out of the ordinary.</p>}
       <ol>
         {marks.slice(0, MOST).map((mark, at) => (
           <li key={`${mark.atMs} ${marks.length - at}`}>
