@@ -1,4 +1,3 @@
-import { copyFileSync, mkdirSync } from "node:fs";
 import { resolve } from "node:path";
 import { build } from "esbuild";
 
@@ -9,11 +8,13 @@ const root = resolve(import.meta.dirname, "..");
  * with its account of what went into what.
  */
 export async function bundlePage({ outdir, write = true }) {
-  const result = await build({
+  return await build({
     absWorkingDir: root,
     entryPoints: [
-      { in: "src/local/page/main.tsx", out: "page" },
+      { in: "src/local/page/index.html", out: "index" },
+      { in: "src/local/page/icon.svg", out: "icon" },
       { in: "src/local/page/page.css", out: "page" },
+      { in: "src/local/page/main.tsx", out: "page" },
     ],
     outdir,
     write,
@@ -26,12 +27,7 @@ export async function bundlePage({ outdir, write = true }) {
     minify: true,
     jsx: "automatic",
     jsxImportSource: "preact",
+    loader: { ".html": "copy", ".svg": "copy" },
     logLevel: "warning",
   });
-  if (write) {
-    mkdirSync(outdir, { recursive: true });
-    for (const name of ["index.html", "icon.svg"])
-      copyFileSync(resolve(root, "src/local/page", name), resolve(outdir, name));
-  }
-  return result;
 }
