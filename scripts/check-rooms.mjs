@@ -24,7 +24,8 @@ const MAY_IMPORT = {
   local: ["protocol"],
   coordinator: ["protocol", "placement", "store"],
   demo: ["protocol", "coordinator"],
-  cli: ["protocol", "local", "config", "gpu", "isolation", "coordinator", "demo", "agent.ts"],
+  doctor: ["protocol", "gpu", "host", "engine", "workload", "isolation", "link", "local", "config"],
+  cli: ["protocol", "local", "config", "gpu", "isolation", "coordinator", "demo", "doctor", "agent.ts"],
 };
 
 /** room → rooms whose types it may name, because they declare the door it fills. */

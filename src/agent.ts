@@ -49,6 +49,7 @@ import { isTerminal } from "./workload/state.ts";
 import { Supervisor } from "./workload/supervisor.ts";
 
 export type { Leaving } from "./agent/leave.ts";
+export { removeTraces } from "./agent/traces.ts";
 
 export interface AgentOptions {
   log: Logger;

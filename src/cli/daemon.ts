@@ -5,6 +5,7 @@ import type { Config } from "../config/config.ts";
 import { type Decision, decideLeaving } from "./leaving.ts";
 import { notifySystemd, type ServiceState } from "./notify.ts";
 import { EXIT } from "./outcome.ts";
+import { startWatchdog } from "./watchdog.ts";
 
 /** What `src/agent.ts` exports as `runAgent`: resolves when `signal` was aborted and everything is closed. */
 export type RunAgent = (
@@ -53,6 +54,7 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
   };
   const decision = Promise.withResolvers<Decision>();
   let extending: NodeJS.Timeout | undefined;
+  let watchdog: Disposable | undefined;
   const leaveAs = ({ leaving, says, sure, stopTimeoutMs = 0 }: Decision) => {
     log[sure ? "info" : "warn"](says);
     tell({ stopping: true, status: `stopping: ${says}` });
@@ -87,7 +89,11 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
   process.on("SIGTERM", onSignal).on("SIGINT", onSignal);
   process.on("uncaughtExceptionMonitor", (error) => log.fatal({ err: error }, "a bug ended gpunode"));
   try {
-    const onReady = () => tell({ ready: true, status: "running" });
+    const onReady = () => {
+      tell({ ready: true, status: "running" });
+      // From READY=1 on systemd waits for it.
+      watchdog = startWatchdog(() => tell({ alive: true }));
+    };
     const leave = async () => (await decision.promise).leaving;
     await runAgent(config, { log, signal: stop.signal, leave, version, onReady });
     if (stop.signal.aborted) await announced;
@@ -102,5 +108,6 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
     return name === "ConfigError" ? EXIT.badConfiguration : EXIT.failed;
   } finally {
     clearInterval(extending);
+    watchdog?.[Symbol.dispose]();
   }
 }

@@ -2,6 +2,7 @@ import { Command, CommanderError } from "commander";
 import { registerConfig } from "./config.ts";
 import { registerCoordinator } from "./coordinator.ts";
 import { registerDemo } from "./demo.ts";
+import { registerDoctor } from "./doctor.ts";
 import { registerDrain } from "./drain.ts";
 import { registerEnroll } from "./enroll.ts";
 import { registerGpus } from "./gpus.ts";
@@ -43,6 +44,7 @@ async function main(): Promise<void> {
   registerUsage(program);
   registerSampling(program);
   registerEnroll(program);
+  registerDoctor(program);
   registerConfig(program);
   registerService(program);
   registerCoordinator(program);

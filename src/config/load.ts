@@ -72,6 +72,13 @@ export async function resolveConfig({ file: named, env, flags = {} }: LoadOption
   };
 }
 
+/** Every value as it is where nothing is set. */
+export function defaultConfig(env: NodeJS.ProcessEnv): Config {
+  const surroundings = surroundingsOf(env);
+  const settings = KEY_NAMES.map((key) => fallbackOf(key, KEYS[key] as Key<unknown>, surroundings));
+  return configOf(Object.fromEntries(settings.map(({ key, value }) => [key, value])) as Values);
+}
+
 /** Something wrong, either with a key of the file or with what stands in `problem` complete. */
 interface Fault {
   inFile?: string;

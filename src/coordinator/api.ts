@@ -1,11 +1,13 @@
 import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { z } from "zod";
+import { CLOSE } from "../protocol/limits.ts";
 import { describeIssues } from "../protocol/parse.ts";
 import { Count, Instant, Quantity, WorkloadId } from "../protocol/scalars.ts";
 import { Workload } from "../protocol/workload.ts";
 import { ApiError } from "./api-error.ts";
 import type { CoordinatorDatabase } from "./database.ts";
+import { barredInWords } from "./handshake.ts";
 import { type Access, readJson, requireAccess, sendJson, startStream, write } from "./http.ts";
 import type { Log } from "./log.ts";
 import { NODE_DISCONNECTED, SLOW_READER } from "./log-stream.ts";
@@ -42,6 +44,7 @@ const Submission = z.strictObject({
 });
 const ReleaseBody = z.strictObject({ graceSeconds: Grace });
 const PreemptBody = z.strictObject({ graceSeconds: Grace, reason: z.string().max(1000).exactOptional() });
+const BarBody = z.strictObject({ reason: z.string().max(200).exactOptional() });
 const TokenBody = z.strictObject({
   uses: z.int().min(1).max(100_000).default(1),
   expiresInSeconds: z.int().min(1).max(31_536_000).default(3600),
@@ -57,6 +60,8 @@ const ROUTES: { method: string; path: RegExp; answer: (call: Call) => void | Pro
   { method: "GET", path: /^\/nodes\/([^/]+)\/telemetry$/, answer: getTelemetry },
   { method: "POST", path: /^\/nodes\/([^/]+)\/drain$/, answer: drain },
   { method: "POST", path: /^\/nodes\/([^/]+)\/resume$/, answer: resume },
+  { method: "POST", path: /^\/nodes\/([^/]+)\/bar$/, answer: bar },
+  { method: "POST", path: /^\/nodes\/([^/]+)\/unbar$/, answer: unbar },
   { method: "GET", path: /^\/workloads$/, answer: listWorkloads },
   { method: "POST", path: /^\/workloads$/, answer: submit },
   { method: "GET", path: /^\/workloads\/([^/]+)$/, answer: getWorkload },
@@ -167,6 +172,24 @@ async function drain(call: Call): Promise<void> {
 
 async function resume(call: Call): Promise<void> {
   await call.doors.schedule.command(call.id, { type: "resume" });
+  getNode(call);
+}
+
+/** Out at once. What runs there is the node's affair: it ends as each workload's `onDisconnect` says. */
+async function bar(call: Call): Promise<void> {
+  const { doors } = call;
+  const { id } = nodeOf(call);
+  const options = await body(call, BarBody, "bad_message");
+  doors.database.bar(id, options);
+  doors.schedule.sessions.get(id)?.close(CLOSE.refused, barredInWords(options.reason));
+  doors.log.info({ node: id, ...options }, "node barred");
+  getNode(call);
+}
+
+function unbar(call: Call): void {
+  const { id } = nodeOf(call);
+  call.doors.database.bar(id, false);
+  call.doors.log.info({ node: id }, "node let in again");
   getNode(call);
 }
 

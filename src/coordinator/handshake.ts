@@ -72,7 +72,11 @@ function refuteRotation(
 }
 
 /** What the database found against a `hello` that proves what it says. */
-export type Hindrance = { kind: "unknown" } | { kind: "replaced"; by: string } | { kind: "taken"; id: string };
+export type Hindrance =
+  | { kind: "unknown" }
+  | { kind: "replaced"; by: string }
+  | { kind: "taken"; id: string }
+  | { kind: "barred"; reason?: string };
 
 /** Too many tokens that admit nobody came from there. */
 export function guessesTooOften(retryAfterSeconds: number): Rejection {
@@ -85,12 +89,19 @@ export function notAdmitted(hello: Hello, why: Hindrance): Rejection {
   return { closeCode: CLOSE.refused, code: "refused", message: inWords(hello, why) };
 }
 
+/** What a node is told whose key the operator keeps out. */
+export function barredInWords(reason: string | undefined): string {
+  return `the operator of this coordinator has barred this node${reason === undefined ? "" : `: ${reason}`}`;
+}
+
 function inWords(hello: Hello, why: Hindrance): string {
   switch (why.kind) {
     case "replaced":
       return `this key was given up for another one, and the node is ${why.by} now`;
     case "taken":
       return `the new key is ${why.id}'s, which is a node here already or was one`;
+    case "barred":
+      return barredInWords(why.reason);
     case "unknown":
       return hello.joinToken === undefined
         ? "this coordinator does not know the node's key: it needs a join token"

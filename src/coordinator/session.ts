@@ -10,7 +10,6 @@ import {
   Log as LogFrame,
   Progress,
   Reply,
-  type ReplyError,
   Telemetry,
 } from "../protocol/frames.ts";
 import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
@@ -18,6 +17,7 @@ import { check, type FrameProblem, parseFrame, type RawFrame, refOf } from "../p
 import { guessesTooOften, notAdmitted, type Rejection, refuteHello } from "./handshake.ts";
 import { readEvents } from "./incoming-events.ts";
 import { LogStream, NODE_DISCONNECTED } from "./log-stream.ts";
+import { GONE, PendingCommands } from "./pending-commands.ts";
 import type { CommandAnswer, CommandBody, LogsAnswer, SessionDoors, SessionSettings } from "./session-doors.ts";
 import type { Stranger } from "./strangers.ts";
 
@@ -50,7 +50,7 @@ export class Session {
   readonly #settings: SessionSettings;
   readonly #stranger: Stranger;
   readonly #nonce = randomBytes(32).toString("base64url");
-  readonly #waiting = new Map<string, { settle(answer: CommandAnswer): void; timer: NodeJS.Timeout }>();
+  readonly #commands: PendingCommands;
   readonly #streams = new Map<string, LogStream>();
   readonly #holders = new Set<object>();
   /** What is done with each frame of a welcomed agent. */
@@ -65,10 +65,7 @@ export class Session {
       }
     }),
     events: (frame) => this.#events(frame),
-    reply: this.#taker(Reply, (value) => {
-      const answer: CommandAnswer = value.ok ? { ok: true } : { ok: false, why: "refused", error: value.error };
-      this.#waiting.get(value.ref)?.settle(answer);
-    }),
+    reply: this.#taker(Reply, (value) => this.#commands.replied(value)),
     log: this.#taker(LogFrame, (value) => this.#streams.get(value.ref)?.push(value)),
     logEnd: this.#taker(LogEnd, ({ ref, reason }) => {
       this.#streams.get(ref)?.end(reason);
@@ -98,6 +95,7 @@ export class Session {
     this.#doors = doors;
     this.#settings = settings;
     this.#stranger = stranger;
+    this.#commands = new PendingCommands((frame) => this.#send(frame), { timeoutMs: settings.commandTimeoutMs });
     // Bytes, not frames: a large frame that comes slowly is a sign of life as well.
     let bytesUnproved = 0;
     request.socket.on("data", (chunk: Buffer) => {
@@ -170,7 +168,7 @@ export class Session {
     this.#isReplaced = code === CLOSE.replaced;
     this.#stranger.leave();
     for (const timer of this.#timers) clearTimeout(timer);
-    for (const { settle } of [...this.#waiting.values()]) settle({ ok: false, why: "gone", error: GONE });
+    this.#commands.giveUp();
     for (const stream of this.#streams.values()) stream.end(NODE_DISCONNECTED);
     this.#streams.clear();
     this.#socket.resume();
@@ -308,21 +306,7 @@ export class Session {
   }
 
   #request(id: string, command: CommandBody): Promise<CommandAnswer> {
-    if (!this.isSynced) return Promise.resolve({ ok: false, why: "gone", error: GONE });
-    return new Promise((resolve) => {
-      const settle = (answer: CommandAnswer) => {
-        clearTimeout(timer);
-        this.#waiting.delete(id);
-        resolve(answer);
-      };
-      const { commandTimeoutMs } = this.#settings;
-      const timer = setTimeout(() => {
-        const message = `the node did not answer "${command.type}" within ${commandTimeoutMs / 1000} s`;
-        settle({ ok: false, why: "silent", error: { code: "internal", message } });
-      }, commandTimeoutMs);
-      this.#waiting.set(id, { settle, timer });
-      this.#send({ ...command, id });
-    });
+    return this.isSynced ? this.#commands.send(id, command) : Promise.resolve({ ok: false, why: "gone", error: GONE });
   }
 
   /** A command whose reply changes nothing. */
@@ -373,7 +357,6 @@ const BINARY = {
   ok: false,
   problem: { code: "bad_message", message: "frames are text, this one is binary" },
 } as const;
-const GONE: ReplyError = { code: "internal", message: "the node is not connected" };
 /** A `hello` is a frame, and has at most 1 MiB; nobody else's bytes are kept. */
 const MAX_UNPROVED_BYTES = 2 * 1024 * 1024;
 /** An agent that reads nothing while this much waits for it is cut off. */

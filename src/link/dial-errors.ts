@@ -33,13 +33,14 @@ const BY_CODE: Readonly<Record<string, string>> = {
   ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED:
     "it wants a client certificate: coordinator.cert_file and coordinator.key_file",
   EPROTO: "it does not speak TLS as expected: is it ws:// instead of wss://?",
+  ERR_SSL_WRONG_VERSION_NUMBER: "it does not speak TLS as expected: is it ws:// instead of wss://?",
 };
 
-/** Puts what a socket, TLS or `ws` reported into words. */
+/** Puts what a socket, TLS or `ws` reported into words. A TLS socket tells of a certificate it has let pass by the code alone. */
 export function dialError(error: unknown): DialError {
   if (error instanceof DialError) return error;
   const failure = innermost(error);
-  const code = (failure as { code?: unknown } | null)?.code;
+  const code = typeof failure === "string" ? failure : (failure as { code?: unknown } | null)?.code;
   const known = typeof code === "string" ? BY_CODE[code] : undefined;
   if (known !== undefined) return new DialError(known, { cause: error });
   const message = failure instanceof Error ? failure.message : String(failure);
