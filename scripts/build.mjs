@@ -1,8 +1,10 @@
-// Bundles the two commands: dist/gpunode.js and dist/nvidia-smi-sim.js, with what is loaded late in chunks of its own.
+// Bundles the two commands: dist/gpunode.js and dist/nvidia-smi-sim.js, with what is loaded late in chunks of its own; and dist/page,
+// what a browser is given.
 // node scripts/build.mjs [folder instead of dist]
 import { readFileSync, rmSync } from "node:fs";
 import { resolve } from "node:path";
 import { build } from "esbuild";
+import { bundlePage } from "./build-page.mjs";
 
 const root = resolve(import.meta.dirname, "..");
 
@@ -58,4 +60,5 @@ if (import.meta.main) {
   rmSync(outdir, { recursive: true, force: true });
   const { version } = JSON.parse(readFileSync(resolve(root, "package.json"), "utf8"));
   await bundle({ outdir, version });
+  await bundlePage({ outdir: resolve(outdir, "page") });
 }

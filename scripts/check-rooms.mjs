@@ -44,7 +44,7 @@ const MAY_IMPORT = {
 /** room → rooms whose types it may name, because they declare the door it fills. */
 const TYPES_ONLY = {
   engine: ["workload", "isolation"],
-  store: ["workload"],
+  store: ["workload", "telemetry"],
   isolation: ["workload"],
   local: ["link", "telemetry", "workload"],
   metrics: ["link", "local"],
@@ -88,7 +88,7 @@ function* walk(dir) {
   for (const entry of readdirSync(dir, { withFileTypes: true })) {
     const path = join(dir, entry.name);
     if (entry.isDirectory()) yield* walk(path);
-    else if (entry.name.endsWith(".ts")) yield path;
+    else if (/\.tsx?$/.test(entry.name)) yield path;
   }
 }
 

@@ -4,6 +4,7 @@ import { executor } from "./agent/commands.ts";
 import { coordinatorLink } from "./agent/coordinator-link.ts";
 import { engineSeen } from "./agent/engine-presence.ts";
 import { NodeHealth } from "./agent/health.ts";
+import { nodeHistory } from "./agent/history.ts";
 import { nodeIsolation } from "./agent/isolation.ts";
 import { type Leaving, stopWork } from "./agent/leave.ts";
 import { nodeMetrics } from "./agent/metrics.ts";
@@ -91,6 +92,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const store = rooms.use(openStore({ path: storePath, log, fold, onProblems: changed }));
   const tally = new Tally();
   store.onAppend((events) => tally.appended(events));
+  const history = rooms.use(nodeHistory(store, log));
   // Written by the store itself, at once: this start may still fail, and the next one finds a sound database.
   const told = store.problems;
   const steady = steadyClock(bootId(), clockMemory(store));
@@ -197,6 +199,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
         if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
         meter.changed(record);
         telemetry.workloadsChanged();
+        history.workload(record);
         preemption.workloadsChanged();
         if (isTerminal(record.state)) {
           reliability.ended(record);
@@ -242,7 +245,9 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const health: NodeHealth = rooms.use(
     new NodeHealth({ config, store, engine, gpus: gpuWatch, supervisor, memory: healthMemory(store), changed, log }),
   );
+  telemetry.collector.onSample((sample) => history.sampled(sample));
   await supervisor.restore();
+  for (const record of supervisor.records()) history.workload(record);
   rooms.use(
     watchDisk({ engine, runners: () => supervisor.runners(), limits: (record) => supervisor.limits(record), log }),
   );
@@ -288,7 +293,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     await startLocalApi({
       socketPath: join(config.runDir, "gpunode.sock"),
       snapshot: look,
-      actions: ownerActions({ identity, store, supervisor, preemption, samplingPause, link: () => link }),
+      actions: ownerActions({ identity, store, history, supervisor, preemption, samplingPause, link: () => link }),
       log,
     }),
   );
@@ -296,7 +301,16 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const { snapshot } = view;
   const doors = { snapshot, telemetry, health, gpus: gpuWatch, nvidiaSmi, tally, store, storePath, link: () => link };
   const metrics = () => nodeMetrics(doors);
-  const page: Listener | undefined = await nodePage({ config, snapshot: look, metrics, log });
+  const page: Listener | undefined = await nodePage({
+    config,
+    identity,
+    store,
+    history,
+    snapshot: look,
+    metrics,
+    signal,
+    log,
+  });
   rooms.use(page);
 
   const execute = executor({

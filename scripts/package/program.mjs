@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { bundle } from "../build.mjs";
+import { bundlePage } from "../build-page.mjs";
 import { bundledPackages, licenceTexts } from "./bundled-licences.mjs";
 import { copy, put } from "./files.mjs";
 
@@ -10,9 +11,15 @@ import { copy, put } from "./files.mjs";
  */
 export async function program(root, version) {
   const dist = join(root, "dist");
-  const { outputFiles, metafile } = await bundle({ outdir: dist, version, write: false });
-  const files = outputFiles.map(({ path, contents }) => ({ path: relative(dist, path), contents }));
-  return { root, version, files, packages: bundledPackages(root, metafile) };
+  const parts = [
+    await bundle({ outdir: dist, version, write: false }),
+    await bundlePage({ outdir: join(dist, "page"), write: false }),
+  ];
+  const files = parts.flatMap(({ outputFiles }) =>
+    outputFiles.map(({ path, contents }) => ({ path: relative(dist, path), contents })),
+  );
+  const outputs = Object.assign({}, ...parts.map(({ metafile }) => metafile.outputs));
+  return { root, version, files, packages: bundledPackages(root, { outputs }) };
 }
 
 /** Writes all that runs into `dir`: Node, the bundle, the two commands. `distribution` is "deb" or "tarball". */

@@ -1,7 +1,7 @@
+import { holderInWords, holdInWords, holdOn, whoIn } from "../local/hold-words.ts";
+import { between, duration, gib, measured, mib, usedOf } from "../local/in-words.ts";
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
 import { upInWords } from "../protocol/reliability.ts";
-import { holderInWords, holdInWords, holdOn, whoIn } from "./hold-words.ts";
-import { between, duration, gib, measured, mib, usedOf } from "./in-words.ts";
 import { type Cell, cut, paint, printable, renderTable, type Style, type TableOptions } from "./table.ts";
 
 /** The whole snapshot for a person: who and where, GPUs, workloads, what is wrong. */
@@ -43,6 +43,7 @@ function header(snapshot: Snapshot, options: TableOptions): string {
     row("coordinator", ...connection(snapshot, options)),
     row("host", figures.join(", ")),
     ...reliability(snapshot),
+    ...(snapshot.page === undefined ? [] : [row("page", snapshot.page)]),
     "",
   ].join("\n");
 }

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { GpunodeError } from "../protocol/errors.ts";
 import type { Problem } from "../protocol/frames.ts";
 import { isLoopback, refutePageRequest } from "./guard.ts";
 
@@ -10,8 +11,9 @@ export interface Answer {
   body: string | Buffer;
 }
 
-/** One path of the listener, for `GET` and `HEAD`. May throw; the asker is told no more than that it failed. */
+/** One path of the listener, for `GET` and `HEAD`. */
 export interface Route {
+  /** Throws `GpunodeError` where the query is wrong; of anything else the asker is told no more than that it failed. */
   answer(query: URLSearchParams): Answer | Promise<Answer>;
   /** Also for other machines, where `metrics.listen` lets them in. */
   forOthers?: true;
@@ -66,6 +68,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
   const address = `${listen.host.includes(":") ? `[${listen.host}]` : listen.host}:${listen.port}`;
   const server = createServer(PATIENCE, (request, response) => {
     respond(request, response, options).catch((error: unknown) => {
+      if (error instanceof GpunodeError) return refuse(response, 400, error.message);
       log.error({ err: error }, "a request to the local page failed: this is a bug");
       if (response.headersSent) response.destroy();
       else refuse(response, 500, "this could not be answered; the daemon's log says why");

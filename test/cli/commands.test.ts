@@ -86,6 +86,12 @@ describe("status", () => {
     expect((await gpunode(["status"], await daemon())).out).not.toContain("30 days");
   });
 
+  it("says where the page is, where there is one", async () => {
+    const env = await daemon({}, () => ({ ...exampleSnapshot(), page: "http://127.0.0.1:9835/" }));
+    expect((await gpunode(["status"], env)).out).toMatch(/^page {9}http:\/\/127\.0\.0\.1:9835\/$/m);
+    expect((await gpunode(["status"], await daemon())).out).not.toMatch(/^page /m);
+  });
+
   it("says who wants a GPU and who is still on it, for as long as it is there", async () => {
     const shown = exampleSnapshot();
     const [gpu] = shown.gpus;

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { holdInWords } from "../../src/cli/hold-words.ts";
+import { holdInWords } from "../../src/local/hold-words.ts";
 
 it("a hold names its GPU once", () => {
   const [at, since] = ["2026-01-31T12:00:00.000Z", "2026-01-31T11:00:00.000Z"];

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
-import { between, duration, usedOf } from "../../src/cli/in-words.ts";
 import { renderTable } from "../../src/cli/table.ts";
+import { between, duration, usedOf } from "../../src/local/in-words.ts";
 
 const columns = [{ title: "N", align: "right" as const }, { title: "NAME", shrinks: true as const }, { title: "END" }];
 

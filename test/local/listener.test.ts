@@ -5,6 +5,7 @@ import { networkInterfaces } from "node:os";
 import { text } from "node:stream/consumers";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { type ListenerOptions, startListener } from "../../src/local/listener.ts";
+import { GpunodeError } from "../../src/protocol/errors.ts";
 
 /** A listener with a page of its own and one for others. */
 async function listener(options: Partial<ListenerOptions> = {}) {
@@ -16,6 +17,7 @@ async function listener(options: Partial<ListenerOptions> = {}) {
       "/": { answer: () => ({ type: "text/html", body: "<p>µ" }) },
       "/query": { answer: (query) => ({ type: "text/plain", body: query.get("of") ?? "" }) },
       "/metrics": { forOthers: true, answer: async () => ({ type: "text/plain", body: "up 1\n" }) },
+      "/limited": { answer: () => Promise.reject(new GpunodeError("bad_message", "n=7: expected at most 5")) },
       "/broken": { answer: () => Promise.reject(new Error("the words of a bug")) },
     },
     log: { debug: say, info: say, warn: say, error: say },
@@ -68,6 +70,12 @@ describe("what is asked for", () => {
     const { port } = await listener();
     for (const method of ["POST", "PUT", "DELETE", "OPTIONS"])
       expect(await ask(port, "/", { method })).toMatchObject({ status: 405, headers: { allow: "GET, HEAD" } });
+  });
+
+  it("is refused in words where the question is wrong", async () => {
+    const { port, said } = await listener();
+    expect(await ask(port, "/limited?n=7")).toMatchObject({ status: 400, body: "n=7: expected at most 5\n" });
+    expect(said.some((line) => line.includes("failed"))).toBe(false);
   });
 
   it("fails without the words of a bug", async () => {
