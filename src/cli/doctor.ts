@@ -25,11 +25,12 @@ export function registerDoctor(program: Command): void {
 }
 
 async function doctor(ids: string[], options: DoctorOptions): Promise<void> {
-  const [{ CHECKS }, { examine }, { createMachine }, { unitTemplate }] = await Promise.all([
+  const [{ CHECKS }, { examine }, { createMachine }, { unitTemplate }, { distribution }] = await Promise.all([
     import("../doctor/checks.ts"),
     import("../doctor/report.ts"),
     import("../doctor/machine.ts"),
     import("./service-steps.ts"),
+    import("./installation.ts"),
   ]);
   const checks = await chosen(ids, CHECKS);
   const stop = new AbortController();
@@ -41,7 +42,8 @@ async function doctor(ids: string[], options: DoctorOptions): Promise<void> {
     machine,
     env: process.env,
     ...(configFile !== undefined && { configFile }),
-    expectedUnit: unitTemplate(),
+    // dpkg looks after its own.
+    ...(distribution() !== "deb" && { expectedUnit: unitTemplate() }),
     mayStartContainers: options.containers,
     now: Date.now,
     version: gpunodeVersion(),

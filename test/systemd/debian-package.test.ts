@@ -123,6 +123,13 @@ describe.runIf(haveEngine && engineIsPrivate && canBootSystemd)(
       expect([other.code, other.stderr]).toEqual([1, expect.stringContaining("this machine has the Debian package")]);
     });
 
+    test("the doctor works from it", async () => {
+      const { stdout, stderr } = await machine.attempt("gpunode", "doctor", "--json", "--no-containers");
+      expect(stderr).toBe("");
+      const { checks } = JSON.parse(stdout) as { checks: { id: string; verdict: string }[] };
+      expect(checks.find(({ id }) => id === "service")?.verdict).toBe("ok");
+    });
+
     test("an upgrade asks nothing, and leaves the work alone", async () => {
       const config = node.config(SMI);
       await machine.write(CONFIG, config);
@@ -130,6 +137,8 @@ describe.runIf(haveEngine && engineIsPrivate && canBootSystemd)(
       firstId = await node.connected();
       const job = await runningJob();
       const pid = await node.property("MainPID");
+      const reloads = () => machine.run("sh", "-c", "journalctl -o cat _PID=1 | grep -c '^Reloading' || true");
+      const reloadsBefore = await reloads();
 
       await apt("install", inside(made.deb(NEW)));
       expect(await machine.run("gpunode", "--version")).toBe(NEW);
@@ -140,6 +149,9 @@ describe.runIf(haveEngine && engineIsPrivate && canBootSystemd)(
       expect(await node.connected()).toBe(firstId);
       expect(await machine.run("cat", CONFIG)).toBe(config.trimEnd());
       expect(await isUp(job.container)).toBe(true);
+      // It would take the GPUs from containers that have them by the old way.
+      expect(await reloads()).toBe(reloadsBefore);
+      expect(await node.property("NeedDaemonReload")).toBe("no");
       const view = await node.client.workload(job.id);
       expect(view.events.filter(({ kind }) => kind === "preemption")).toEqual([]);
       expect(course(view).states).toEqual(["accepted", "pulling", "starting", "running"]);

@@ -78,6 +78,6 @@ async function sayHowToStart({ isService, named, current }: Place, kind: "none" 
 const WHAT_NOW = `What now
   gpunode reclaim --for 2h   have your GPUs back, for a while; a game or a render of yours takes its GPU back by itself
   gpunode status --watch     what runs here and who has which GPU
-  gpunode doctor             what of this machine could be better
+  gpunode doctor             what of this machine could be better, and how
   gpunode logs -f            what the daemon says
 `;

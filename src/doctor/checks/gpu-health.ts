@@ -6,6 +6,7 @@ import { indexes, list, NO_GPU } from "../words.ts";
 
 /** Idle GPUs let their link slow down on purpose. */
 const LOADED_PERCENT = 30;
+const ELSEWHERE = advice("the service has the right to read it: see where it is, and what it belongs to (ls -l)");
 const INSTALL_ANEW: readonly Step[] = [command("gpunode", "service", "install")];
 
 /** How each GPU feels, and what would tell of it. */
@@ -52,15 +53,16 @@ export const GPU_HEALTH_CHECKS: readonly Check[] = [
     needs: ["kernelLog", "service"],
     uses: ["daemon"],
     judge({ kernelLog, service, daemon }) {
+      const { unit, user } = service;
+      // Where it has, the log is not there, or elsewhere: the sentence says so.
+      const hasRight = user.uid === 0 || unit?.capabilities.includes("CAP_SYSLOG") === true;
       const running = had(daemon);
       if (running?.state === "running") {
         const told = running.snapshot.problems.find(({ code }) => code === "kernel_log_unreadable");
         // A node without a GPU reads it all the same, and does not say so.
-        if (told !== undefined) return warning(told.message, INSTALL_ANEW);
+        if (told !== undefined) return warning(told.message, hasRight ? [ELSEWHERE] : INSTALL_ANEW);
         return ok(`the daemon reads ${kernelLog.path}`);
       }
-      const { unit, user } = service;
-      const hasRight = user.uid === 0 || unit?.capabilities.includes("CAP_SYSLOG") === true;
       if (unit !== undefined && !hasRight && kernelLog.isRestricted) {
         return warning(
           `the service has no CAP_SYSLOG, and the kernel shows its log to nobody else (${kernelLog.path})`,

@@ -306,7 +306,7 @@ export const GPUS_CASES: readonly Case[] = [
     facts: (good) => problem(good, "kernel_log_unreadable", "the kernel log /dev/kmsg cannot be read (EPERM)"),
     verdict: "warning",
     found: /cannot be read \(EPERM\)/,
-    fix: /^gpunode service install$/,
+    fix: /the right to read it: see where it is/,
   },
   {
     id: "kernel-log",
