@@ -36,3 +36,14 @@ export function usedOf(usedMiB: number | undefined, totalMiB: number | undefined
 export function measured(value: number | undefined, unit: string): string {
   return value === undefined ? "-" : `${Math.round(value)} ${unit}`;
 }
+
+export function gpuHours(gpuSeconds: number): string {
+  return (gpuSeconds / 3600).toFixed(gpuSeconds < 36_000 ? 3 : 1);
+}
+
+/** Joules as "0.3 Wh", "840 Wh", "1.2 kWh". */
+export function energy(joules: number): string {
+  const wattHours = joules / 3600;
+  if (wattHours >= 1000) return `${(wattHours / 1000).toFixed(1)} kWh`;
+  return `${wattHours.toFixed(wattHours < 10 ? 1 : 0)} Wh`;
+}

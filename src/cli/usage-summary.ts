@@ -40,32 +40,62 @@ export async function summarize(
   records: AsyncIterable<unknown> | Iterable<unknown>,
   keys: readonly KeyObject[],
 ): Promise<UsageSummary> {
+  const sums = createUsageSums();
+  for await (const raw of records) sums.add(raw, keys);
+  return sums.summary();
+}
+
+/** The sums so far, for who reads on later where the ledger has grown. */
+export interface UsageSums {
+  /** A record as the ledger has it, and the keys it may be signed with. */
+  add(raw: unknown, keys: readonly KeyObject[]): void;
+  /** Whether it was added already: it ends no later than what its generation is known to. */
+  has(raw: unknown): boolean;
+  summary(): UsageSummary;
+}
+
+export function createUsageSums(): UsageSums {
   const sums = new Map<string, Sum>();
   const chains = new Map<string, ChainLink>();
   const problems: string[] = [];
   const total = { gpuSeconds: 0, energyJoules: 0, records: 0 };
-  for await (const raw of records) {
-    total.records += 1;
-    const parsed = UsageEvent.safeParse(raw);
-    if (!parsed.success) {
-      problems.push(`record ${total.records} of the ledger cannot be read`);
-      continue;
-    }
-    const record = parsed.data;
-    const chain = `${record.workload}#${record.generation}`;
-    const fault = keys.some((key) => verifyUsage(record, key))
-      ? chainProblem(record, chains.get(chain))
-      : "its signature is not this node's: it was changed, or written by another node";
-    if (fault !== undefined) {
-      problems.push(`${record.workload} (generation ${record.generation}), ${record.from} to ${record.to}: ${fault}`);
-    }
-    chains.set(chain, record);
-    total.gpuSeconds += record.gpuSeconds;
-    total.energyJoules += record.energyJoules ?? 0;
-    add(sums, record, fault === undefined);
-  }
-  const days = [...sums.values()].sort((a, b) => a.day.localeCompare(b.day) || a.workload.localeCompare(b.workload));
-  return { days: days.map(finished), total, problems };
+  return {
+    add(raw, keys) {
+      total.records += 1;
+      const parsed = UsageEvent.safeParse(raw);
+      if (!parsed.success) {
+        problems.push(`record ${total.records} of the ledger cannot be read`);
+        return;
+      }
+      const record = parsed.data;
+      const chain = chainOf(record);
+      const fault = keys.some((key) => verifyUsage(record, key))
+        ? chainProblem(record, chains.get(chain))
+        : "its signature is not this node's: it was changed, or written by another node";
+      if (fault !== undefined) {
+        problems.push(`${record.workload} (generation ${record.generation}), ${record.from} to ${record.to}: ${fault}`);
+      }
+      chains.set(chain, record);
+      total.gpuSeconds += record.gpuSeconds;
+      total.energyJoules += record.energyJoules ?? 0;
+      add(sums, record, fault === undefined);
+    },
+    has(raw) {
+      const record = raw as Partial<UsageEvent> | null;
+      const known = chains.get(chainOf({ workload: "", generation: 0, ...record }));
+      return known !== undefined && typeof record?.to === "string" && record.to <= known.to;
+    },
+    summary() {
+      const days = [...sums.values()].sort(
+        (a, b) => a.day.localeCompare(b.day) || a.workload.localeCompare(b.workload),
+      );
+      return { days: days.map(finished), total: { ...total }, problems: [...problems] };
+    },
+  };
+}
+
+function chainOf({ workload, generation }: Pick<UsageEvent, "workload" | "generation">): string {
+  return `${workload}#${generation}`;
 }
 
 function add(sums: Map<string, Sum>, record: UsageEvent, verified: boolean): void {
@@ -92,7 +122,8 @@ function finished({ busyPercentSeconds, busySeconds, ...sum }: Sum): UsageOfDay 
   return busySeconds === 0 ? sum : { ...sum, gpuUtilizationMeanPercent: busyPercentSeconds / busySeconds };
 }
 
-function localDay(at: Date): string {
+/** A day as its owner counts them, `YYYY-MM-DD`. */
+export function localDay(at: Date): string {
   const two = (value: number) => String(value).padStart(2, "0");
   return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
 }

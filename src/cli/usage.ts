@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
-import { measured, mib } from "./in-words.ts";
+import { energy, gpuHours, measured, mib } from "./in-words.ts";
 import { UNIT_MS } from "./length.ts";
 import { command, EXIT, print, printJson, UsageError } from "./outcome.ts";
 import { type Cell, optionsOf, paint, renderTable, type TableOptions } from "./table.ts";
@@ -47,7 +47,7 @@ export function usageInWords(
   const rows = days.map((day): Cell[] => [
     day.day,
     day.workload,
-    hours(day.gpuSeconds),
+    gpuHours(day.gpuSeconds),
     day.energyJoules === undefined ? "-" : energy(day.energyJoules),
     measured(day.gpuUtilizationMeanPercent, "%"),
     day.vramPeakMiB === undefined ? "-" : mib(day.vramPeakMiB),
@@ -68,18 +68,8 @@ export function usageInWords(
     rows,
     options,
   );
-  const sum = `\n${hours(total.gpuSeconds)} GPU-hours and ${energy(total.energyJoules)} in ${total.records} records`;
+  const sum = `\n${gpuHours(total.gpuSeconds)} GPU-hours and ${energy(total.energyJoules)} in ${total.records} records`;
   if (problems.length === 0) return `${table}${sum}, every one signed by ${who} and none missing.\n`;
   const faults = problems.map((problem) => `  ${problem}\n`).join("");
   return `${table}${sum}.\n${paint("Not verified", "red", options)}\n${faults}`;
-}
-
-function hours(seconds: number): string {
-  return (seconds / 3600).toFixed(seconds < 36_000 ? 3 : 1);
-}
-
-function energy(joules: number): string {
-  const wattHours = joules / 3600;
-  if (wattHours >= 1000) return `${(wattHours / 1000).toFixed(1)} kWh`;
-  return `${wattHours.toFixed(wattHours < 10 ? 1 : 0)} Wh`;
 }
