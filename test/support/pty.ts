@@ -22,12 +22,12 @@ export class Pty implements AsyncDisposable {
     this.#script = spawn("script", ["-qfec", `stty rows ${rows} cols ${columns}; ${command}`, "/dev/null"], {
       env: {
         ...process.env,
-        SHELL: "/bin/sh",
         TERM: "xterm-256color",
         LANG: "C.UTF-8",
         LC_ALL: "",
         NO_COLOR: "",
         ...env,
+        SHELL: "/bin/sh",
       },
       stdio: ["pipe", "pipe", "inherit"],
     });

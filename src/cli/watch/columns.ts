@@ -4,7 +4,7 @@ import { blank, fill, type Line, type Span, say, widthOfLine } from "./line.ts";
 export interface WatchColumn {
   title: string;
   align?: "right";
-  /** Where there is no room the column with the lowest number goes first. */
+  /** Where there is no room the column with the lowest number gives way first, and goes first. */
   keep: number;
   /** Columns it may be cut to; without it, it is as wide as what is in it. */
   least?: number;
@@ -31,9 +31,7 @@ export function layOut(
   let shown = columns.flatMap((_, index) => (natural[index] === 0 ? [] : [index]));
   let widths = fitted(shown, { columns, natural, width });
   while (widths === undefined && shown.length > 1) {
-    const lowest = shown.reduce((least, index) =>
-      (columns[index]?.keep ?? 0) < (columns[least]?.keep ?? 0) ? index : least,
-    );
+    const lowest = shown.reduce((least, index) => (keepOf(columns, index) < keepOf(columns, least) ? index : least));
     shown = shown.filter((index) => index !== lowest);
     widths = fitted(shown, { columns, natural, width });
   }
@@ -54,20 +52,22 @@ function fitted(
 ): number[] | undefined {
   const widths = shown.map((index) => natural[index] ?? 0);
   let excess = widths.reduce((sum, value) => sum + value, GAP * (shown.length - 1)) - width;
-  while (excess > 0) {
-    let widest = -1;
-    for (const [position, index] of shown.entries()) {
-      const least = columns[index]?.least;
-      const own = widths[position] ?? 0;
-      if (least !== undefined && own > least && own > (widths[widest] ?? 0)) widest = position;
-    }
-    if (widest < 0) return undefined;
-    widths[widest] = (widths[widest] ?? 0) - 1;
-    excess -= 1;
+  // What matters least gives way first.
+  const positions = [...shown.keys()].sort((a, b) => keepOf(columns, shown[a]) - keepOf(columns, shown[b]));
+  for (const position of positions) {
+    const own = widths[position] ?? 0;
+    const given = Math.min(Math.max(0, excess), Math.max(0, own - (columns[shown[position] ?? 0]?.least ?? own)));
+    widths[position] = own - given;
+    excess -= given;
   }
+  if (excess > 0) return undefined;
   const growing = shown.findIndex((index) => columns[index]?.grows === true);
   if (growing >= 0) widths[growing] = (widths[growing] ?? 0) - excess;
   return widths;
+}
+
+function keepOf(columns: readonly WatchColumn[], index = 0): number {
+  return columns[index]?.keep ?? 0;
 }
 
 function isDrawn(cell: WatchCell): cell is Exclude<WatchCell, Line> {

@@ -8,7 +8,7 @@ import { blank, fill, type Line, say, type Tone } from "./line.ts";
 
 const COLUMNS: readonly WatchColumn[] = [
   { title: "GPU", align: "right", keep: 100 },
-  { title: "NAME", keep: 45, least: 10 },
+  { title: "NAME", keep: 45, least: 14 },
   { title: "UTIL", align: "right", keep: 90 },
   { title: "", keep: 10, least: 12, grows: true },
   { title: "VRAM", align: "right", keep: 85 },
@@ -52,7 +52,7 @@ function cellsOf(gpu: GpuStatus, snapshot: Snapshot, history: WatchCell): WatchC
       : `${power.replace(" W", "")}/${Math.round(gpu.powerLimitWatts)} W`;
   return [
     [say(String(gpu.index), "bold")],
-    [say(gpu.name.replace(/^NVIDIA /, ""))],
+    [say(gpu.name.replace(/^NVIDIA (?:GeForce )?/, ""))],
     [say(measured(telemetry?.utilizationPercent, "%"))],
     history,
     [say(usedOf(telemetry?.vramUsedMiB, telemetry?.vramTotalMiB ?? gpu.vramMiB), ...pressureTones(gpu))],

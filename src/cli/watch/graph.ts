@@ -19,9 +19,9 @@ function cell(value: number | undefined, below: number, height: number, tone: To
   if (value <= 0) return below === 0 ? { text: "▁", tones: ["dim"] } : { text: " " };
   const eighths = Math.max(1, Math.round((Math.min(100, value) / 100) * height * LEVELS.length)) - below;
   if (eighths <= 0) return { text: " " };
-  // The line stands out, what is below it does not.
-  if (eighths > LEVELS.length) return { text: "█", tones: [tone, "dim"] };
-  return { text: LEVELS[eighths - 1] ?? " ", tones: [tone] };
+  // A large area speaks for itself.
+  const tones: Tone[] = height === 1 ? [tone] : [tone, "dim"];
+  return { text: LEVELS[Math.min(LEVELS.length, eighths) - 1] ?? " ", tones };
 }
 
 /** How much of something there is: `share` from 0 to 1 over `room` columns. */

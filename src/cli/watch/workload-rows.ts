@@ -1,13 +1,14 @@
 import type { Snapshot, WorkloadStatus } from "../../local/snapshot.ts";
 import { between, duration, gib, measured, mib, usedOf } from "../in-words.ts";
 import { noticeReason, remarksOn, shortGpu, WORKLOAD_COLORS } from "../status-words.ts";
+import { glyphsOf, widthOf } from "../text-width.ts";
 import { layOut, type WatchCell, type WatchColumn } from "./columns.ts";
 import { bar } from "./graph.ts";
 import { type Line, own, parts, say, type Tone, widthOfLine } from "./line.ts";
 import type { Pace, PullPaces } from "./pull-pace.ts";
 
 const COLUMNS: readonly WatchColumn[] = [
-  { title: "WORKLOAD", keep: 100, least: 8 },
+  { title: "WORKLOAD", keep: 100, least: 12 },
   { title: "STATE", keep: 95 },
   { title: "FOR", align: "right", keep: 50 },
   { title: "GPU", keep: 70 },
@@ -34,7 +35,7 @@ export function workloadRows(
     const color = WORKLOAD_COLORS[state];
     const quiet: Tone[] = finishedAt === undefined ? [] : ["dim"];
     const memory = usage?.memoryMiB === undefined ? "" : usedOrLimited(usage.memoryMiB, usage.memoryLimitMiB);
-    const vram = usage?.vramUsedMiB === undefined ? "" : mib(usage.vramUsedMiB);
+    const vram = (usage?.vramUsedMiB ?? 0) === 0 ? "" : mib(usage?.vramUsedMiB ?? 0);
     return [
       [say(id, ...(finishedAt === undefined ? (["bold"] as const) : quiet))],
       [say(state, ...quiet, ...(color === undefined ? [] : [color]))],
@@ -43,7 +44,7 @@ export function workloadRows(
       [say(usage?.cpuPercent === undefined ? "" : measured(usage.cpuPercent, "%"), ...quiet)],
       [say(memory, ...quiet)],
       [say(vram, ...quiet)],
-      [say(image, "dim")],
+      imageCell(image),
       remark(workload, now, paces.of(workload)),
     ];
   });
@@ -51,7 +52,22 @@ export function workloadRows(
 }
 
 function usedOrLimited(usedMiB: number, limitMiB: number | undefined): string {
-  return limitMiB === undefined || limitMiB < 1024 ? mib(usedMiB) : usedOf(usedMiB, limitMiB);
+  if (limitMiB === undefined) return mib(usedMiB);
+  return Math.min(usedMiB, limitMiB) < 1024 ? `${mib(usedMiB)}/${mib(limitMiB)}` : usedOf(usedMiB, limitMiB);
+}
+
+/** Of an image that is too long its end is shown, which tells it from others. */
+function imageCell(image: string): WatchCell {
+  const text = say(image).text;
+  return {
+    width: widthOf(text),
+    draw(room) {
+      if (widthOf(text) <= room) return [own(text, "dim")];
+      const letters = [...glyphsOf(text)];
+      while (letters.reduce((sum, { width }) => sum + width, 0) > room - 1) letters.shift();
+      return [own(`…${letters.map((letter) => letter.text).join("")}`, "dim")];
+    },
+  };
 }
 
 function remark(workload: WorkloadStatus, now: number, pace: Pace): WatchCell {

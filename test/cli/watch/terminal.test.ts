@@ -168,8 +168,10 @@ describe("status --watch on a terminal", () => {
     await pty.shows(/^rig-01/);
     expect(pty.text).not.toContain("quit");
     // The terminal is not in the way of Ctrl-C then.
+    const pid = watcherOn(pty);
+    expect(pid).toBeGreaterThan(0);
     pty.type("\x03");
-    await patiently(() => (existsSync(`/proc/${watcherOn(pty)}`) ? undefined : true));
+    await patiently(() => (existsSync(`/proc/${pid}`) ? undefined : true));
   });
 
   it("no daemon to begin with: exit code 3, and the terminal is left alone", async () => {
