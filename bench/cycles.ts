@@ -50,6 +50,7 @@ docker = { socket = "${engine.socket}" }
 nvidia = { smi = "${join(root, "bin/nvidia-smi-sim.js")}" }
 policy = { allow_root = true }
 network = { isolate_lan = false }
+metrics = { listen = "off" }
 log = { level = "warn" }
 `,
 );

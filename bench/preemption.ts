@@ -118,6 +118,7 @@ docker = { socket = "${engine.socket}" }
 nvidia = { smi = "${join(root, "bin/nvidia-smi-sim.js")}" }
 policy = { allow_root = true }
 network = { isolate_lan = false }
+metrics = { listen = "off" }
 log = { level = "error" }
 `,
     );
@@ -160,7 +161,7 @@ log = { level = "error" }
     ]);
     await machine.run("groupadd", "--non-unique", "--gid", String(statSync(this.#socket).gid), "docker");
     const smi = "/opt/gpunode/bin/nvidia-smi-sim.js";
-    const config = `name = "booted"\ncoordinator = { url = "${this.#url}" }\nnvidia = { smi = "${smi}" }\nnetwork = { isolate_lan = false }\n`;
+    const config = `name = "booted"\ncoordinator = { url = "${this.#url}" }\nnvidia = { smi = "${smi}" }\nnetwork = { isolate_lan = false }\nmetrics = { listen = "off" }\n`;
     await machine.write("/etc/gpunode/config.toml", config);
     const took: number[] = [];
     for (let round = -1; round < SHUTDOWNS; round++) {

@@ -23,7 +23,7 @@ const TICK_MS = 10;
 type TheirReader = (done: (error: unknown, data: unknown) => void) => void;
 
 /** CPU of this process, its live descendants and all that they have reaped, user and system, in milliseconds. */
-function cpuMs(pid: number = process.pid): number {
+export function cpuMs(pid: number = process.pid): number {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
@@ -118,7 +118,7 @@ export async function benchSampling(simulator: string, document: string, rounds:
 }
 
 /** The same answers without Node: one `cat` for each, and a stream that needs no process beside the shell. */
-function printed(folder: string, document: string, simulator: string): string {
+export function printed(folder: string, document: string, simulator: string): string {
   writeFileSync(join(folder, "xml"), document);
   const ask = (args: string) => `'${process.execPath}' '${simulator}' ${args}`;
   return `#!/bin/bash
@@ -136,7 +136,9 @@ case "$*" in
   *-lms*)
     rows=$(${ask('"$1" "$2"')})
     exec 9<> $D/never
-    while printf '%s\\n' "$rows"; do read -r -t ${INTERVAL_MS / 1000} -u 9; done ;;
+    ms="\${@: -1}"
+    pause=$(printf '%d.%03d' $((ms / 1000)) $((ms % 1000)))
+    while printf '%s\\n' "$rows"; do read -r -t $pause -u 9; done ;;
 esac
 exit 0
 `;

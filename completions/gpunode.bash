@@ -49,10 +49,12 @@ _gpunode() {
         'gpunode run --nvidia-smi' |\
         'gpunode run --docker-socket' |\
         'gpunode run --log-level' |\
+        'gpunode run --log-format' |\
         'gpunode status --config' |\
         'gpunode gpus --config' |\
         'gpunode workloads --config' |\
         'gpunode logs --config' |\
+        'gpunode logs -n' |\
         'gpunode logs --tail' |\
         'gpunode reclaim --config' |\
         'gpunode reclaim --gpu' |\
@@ -67,10 +69,19 @@ _gpunode() {
         'gpunode pause-sampling --config' |\
         'gpunode resume-sampling --config' |\
         'gpunode enroll --config' |\
+        'gpunode enroll --coordinator' |\
+        'gpunode enroll --token-file' |\
+        'gpunode enroll --name' |\
+        'gpunode enroll --ca-file' |\
+        'gpunode enroll --proxy' |\
+        'gpunode enroll --wait-seconds' |\
+        'gpunode doctor --config' |\
         'gpunode config check --config' |\
         'gpunode config show --config' |\
         'gpunode service install --prefix' |\
         'gpunode service uninstall --prefix' |\
+        'gpunode support-bundle --config' |\
+        'gpunode support-bundle --output' |\
         'gpunode coordinator serve --listen' |\
         'gpunode coordinator serve --state' |\
         'gpunode coordinator serve --tls-cert' |\
@@ -123,7 +134,12 @@ _gpunode() {
         'gpunode coordinator drain --api-token-file' |\
         'gpunode coordinator drain --grace-seconds' |\
         'gpunode coordinator resume --coordinator' |\
-        'gpunode coordinator resume --api-token-file') option=$word ;;
+        'gpunode coordinator resume --api-token-file' |\
+        'gpunode coordinator bar --coordinator' |\
+        'gpunode coordinator bar --api-token-file' |\
+        'gpunode coordinator bar --reason' |\
+        'gpunode coordinator unbar --coordinator' |\
+        'gpunode coordinator unbar --api-token-file') option=$word ;;
       esac
     else
       case "$path $word" in
@@ -139,6 +155,7 @@ _gpunode() {
         'gpunode pause-sampling' |\
         'gpunode resume-sampling' |\
         'gpunode enroll' |\
+        'gpunode doctor' |\
         'gpunode config' |\
         'gpunode config check' |\
         'gpunode config show' |\
@@ -147,6 +164,7 @@ _gpunode() {
         'gpunode service install' |\
         'gpunode service uninstall' |\
         'gpunode service help' |\
+        'gpunode support-bundle' |\
         'gpunode coordinator' |\
         'gpunode coordinator serve' |\
         'gpunode coordinator submit' |\
@@ -161,6 +179,8 @@ _gpunode() {
         'gpunode coordinator preempt' |\
         'gpunode coordinator drain' |\
         'gpunode coordinator resume' |\
+        'gpunode coordinator bar' |\
+        'gpunode coordinator unbar' |\
         'gpunode coordinator help' |\
         'gpunode demo' |\
         'gpunode completion' |\
@@ -180,6 +200,7 @@ _gpunode() {
       'gpunode run --nvidia-smi') _gpunode_files -f ;;
       'gpunode run --docker-socket') _gpunode_files -f ;;
       'gpunode run --log-level') _gpunode_choice 'trace debug info warn error fatal silent' ;;
+      'gpunode run --log-format') _gpunode_choice 'auto text json' ;;
       'gpunode status --config') _gpunode_files -f ;;
       'gpunode gpus --config') _gpunode_files -f ;;
       'gpunode workloads --config') _gpunode_files -f ;;
@@ -193,10 +214,15 @@ _gpunode() {
       'gpunode pause-sampling --config') _gpunode_files -f ;;
       'gpunode resume-sampling --config') _gpunode_files -f ;;
       'gpunode enroll --config') _gpunode_files -f ;;
+      'gpunode enroll --token-file') _gpunode_files -f ;;
+      'gpunode enroll --ca-file') _gpunode_files -f ;;
+      'gpunode doctor --config') _gpunode_files -f ;;
       'gpunode config check --config') _gpunode_files -f ;;
       'gpunode config show --config') _gpunode_files -f ;;
       'gpunode service install --prefix') _gpunode_files -d ;;
       'gpunode service uninstall --prefix') _gpunode_files -d ;;
+      'gpunode support-bundle --config') _gpunode_files -f ;;
+      'gpunode support-bundle --output') _gpunode_files -f ;;
       'gpunode coordinator serve --state') _gpunode_files -d ;;
       'gpunode coordinator serve --tls-cert') _gpunode_files -f ;;
       'gpunode coordinator serve --tls-key') _gpunode_files -f ;;
@@ -213,32 +239,36 @@ _gpunode() {
       'gpunode coordinator preempt --api-token-file') _gpunode_files -f ;;
       'gpunode coordinator drain --api-token-file') _gpunode_files -f ;;
       'gpunode coordinator resume --api-token-file') _gpunode_files -f ;;
+      'gpunode coordinator bar --api-token-file') _gpunode_files -f ;;
+      'gpunode coordinator unbar --api-token-file') _gpunode_files -f ;;
     esac
     return
   fi
   if [[ $cur == -* && -z $rest ]]; then
     case "$path" in
       'gpunode') _gpunode_choice '-V --version -h --help' ;;
-      'gpunode run') _gpunode_choice '--config --name --state-dir --run-dir --coordinator --join-token-file --insecure --nvidia-smi --docker-socket --log-level -h --help' ;;
+      'gpunode run') _gpunode_choice '--config --name --state-dir --run-dir --coordinator --join-token-file --insecure --nvidia-smi --docker-socket --log-level --log-format -h --help' ;;
       'gpunode status') _gpunode_choice '--config --json --watch -h --help' ;;
       'gpunode gpus') _gpunode_choice '--config --json -h --help' ;;
       'gpunode workloads') _gpunode_choice '--config --json -h --help' ;;
-      'gpunode logs') _gpunode_choice '--config -f --follow --tail -h --help' ;;
+      'gpunode logs') _gpunode_choice '--config -f --follow -n --tail -h --help' ;;
       'gpunode reclaim') _gpunode_choice '--config --json --gpu --for --grace-seconds --no-wait -h --help' ;;
       'gpunode drain') _gpunode_choice '--config --json --grace-seconds --maintenance -h --help' ;;
       'gpunode resume') _gpunode_choice '--config --json --gpu -h --help' ;;
       'gpunode usage') _gpunode_choice '--config --json --since -h --help' ;;
       'gpunode pause-sampling') _gpunode_choice '--config --json -h --help' ;;
       'gpunode resume-sampling') _gpunode_choice '--config --json -h --help' ;;
-      'gpunode enroll') _gpunode_choice '--config --json --rotate -h --help' ;;
+      'gpunode enroll') _gpunode_choice '--config --json --coordinator --token-file --token-stdin --without-token --name --ca-file --proxy --insecure --no-check --wait-seconds --yes --dry-run --rotate -h --help' ;;
+      'gpunode doctor') _gpunode_choice '--config --json --fix --verbose --no-containers -h --help' ;;
       'gpunode config') _gpunode_choice '-h --help' ;;
       'gpunode config check') _gpunode_choice '--config -h --help' ;;
       'gpunode config show') _gpunode_choice '--config --json -h --help' ;;
       'gpunode config help') _gpunode_choice '' ;;
       'gpunode service') _gpunode_choice '-h --help' ;;
       'gpunode service install') _gpunode_choice '--dry-run --prefix -h --help' ;;
-      'gpunode service uninstall') _gpunode_choice '--dry-run --prefix -h --help' ;;
+      'gpunode service uninstall') _gpunode_choice '--dry-run --prefix --purge -h --help' ;;
       'gpunode service help') _gpunode_choice '' ;;
+      'gpunode support-bundle') _gpunode_choice '--config --output -h --help' ;;
       'gpunode coordinator') _gpunode_choice '-h --help' ;;
       'gpunode coordinator serve') _gpunode_choice '--listen --state --tls-cert --tls-key --join-token --join-token-file --join-token-uses --open --api-token-file --public-host --heartbeat-seconds --lease-seconds --telemetry-interval-ms -h --help' ;;
       'gpunode coordinator submit') _gpunode_choice '--coordinator --api-token-file --json --file --id --gpus --min-vram --precision --min-compute-capability --env --secret-env --port --memory --cpus --priority --requeue --wait -h --help' ;;
@@ -253,6 +283,8 @@ _gpunode() {
       'gpunode coordinator preempt') _gpunode_choice '--coordinator --api-token-file --json --grace-seconds --reason -h --help' ;;
       'gpunode coordinator drain') _gpunode_choice '--coordinator --api-token-file --json --grace-seconds -h --help' ;;
       'gpunode coordinator resume') _gpunode_choice '--coordinator --api-token-file --json -h --help' ;;
+      'gpunode coordinator bar') _gpunode_choice '--coordinator --api-token-file --json --reason -h --help' ;;
+      'gpunode coordinator unbar') _gpunode_choice '--coordinator --api-token-file --json -h --help' ;;
       'gpunode coordinator help') _gpunode_choice '' ;;
       'gpunode demo') _gpunode_choice '-h --help' ;;
       'gpunode completion') _gpunode_choice '-h --help' ;;
@@ -261,11 +293,11 @@ _gpunode() {
     return
   fi
   case "$path $count" in
-    'gpunode 0') _gpunode_choice 'run status gpus workloads logs reclaim drain resume usage pause-sampling resume-sampling enroll config service coordinator demo completion help' ;;
+    'gpunode 0') _gpunode_choice 'run status gpus workloads logs reclaim drain resume usage pause-sampling resume-sampling enroll doctor config service support-bundle coordinator demo completion help' ;;
     'gpunode logs '0) _gpunode_words workload ;;
     'gpunode config 0') _gpunode_choice 'check show help' ;;
     'gpunode service 0') _gpunode_choice 'install uninstall help' ;;
-    'gpunode coordinator 0') _gpunode_choice 'serve submit usage token nodes workloads logs release preempt drain resume help' ;;
+    'gpunode coordinator 0') _gpunode_choice 'serve submit usage token nodes workloads logs release preempt drain resume bar unbar help' ;;
     'gpunode coordinator token 0') _gpunode_choice 'create help' ;;
     'gpunode completion '0) _gpunode_choice 'bash zsh fish' ;;
   esac

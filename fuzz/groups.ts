@@ -7,6 +7,7 @@ import { framesGroup } from "./targets/frames.ts";
 import { hostGroup } from "./targets/host.ts";
 import { httpGroup } from "./targets/http.ts";
 import { isolationGroup } from "./targets/isolation.ts";
+import { metricsGroup } from "./targets/metrics.ts";
 import { nvidiaGroup } from "./targets/nvidia.ts";
 import { sessionGroup } from "./targets/session.ts";
 import { storeGroup } from "./targets/store.ts";
@@ -24,4 +25,5 @@ export const GROUPS: Readonly<Record<string, OpenGroup>> = {
   isolation: isolationGroup,
   store: storeGroup,
   deciders: decidersGroup,
+  metrics: metricsGroup,
 };

@@ -1,11 +1,12 @@
-// Bundles the two commands: dist/gpunode.js and dist/nvidia-smi-sim.js, with what is loaded late in chunks of its own.
+// Bundles the two commands: dist/gpunode.js and dist/nvidia-smi-sim.js, with what is loaded late in chunks of its own; and dist/page,
+// what a browser is given.
 // node scripts/build.mjs [folder instead of dist]
 import { readFileSync, rmSync } from "node:fs";
 import { resolve } from "node:path";
 import { build } from "esbuild";
+import { bundlePage } from "./build-page.mjs";
 
 const root = resolve(import.meta.dirname, "..");
-const { version } = JSON.parse(readFileSync(resolve(root, "package.json"), "utf8"));
 
 /**
  * What dockerode and docker-modem load for engines reached over SSH and for BuildKit sessions. gpunode speaks to a unix
@@ -24,26 +25,40 @@ const leaveOut = {
   },
 };
 
-const outdir = resolve(root, process.argv[2] ?? "dist");
-rmSync(outdir, { recursive: true, force: true });
-await build({
-  absWorkingDir: root,
-  entryPoints: { gpunode: "src/cli/main.ts", "nvidia-smi-sim": "src/gpu/simulator/main.ts" },
-  outdir,
-  chunkNames: "chunks/[name]-[hash]",
-  bundle: true,
-  splitting: true,
-  format: "esm",
-  platform: "node",
-  target: "node24",
-  sourcemap: "linked",
-  sourcesContent: false,
-  minifySyntax: true,
-  define: { GPUNODE_VERSION: JSON.stringify(version) },
-  // CommonJS packages ask for Node's own modules with require, which ES modules do not have.
-  banner: {
-    js: 'import { createRequire as createRequireOfBundle } from "node:module"; const require = createRequireOfBundle(import.meta.url);',
-  },
-  plugins: [leaveOut],
-  logLevel: "warning",
-});
+/**
+ * Bundles into `outdir`, or only says what would be written there (`write: false`). `version` is the one it then tells. Returns
+ * esbuild's result, with its account of what went into what.
+ */
+export async function bundle({ outdir, version, write = true }) {
+  return await build({
+    absWorkingDir: root,
+    entryPoints: { gpunode: "src/cli/main.ts", "nvidia-smi-sim": "src/gpu/simulator/main.ts" },
+    outdir,
+    write,
+    metafile: true,
+    chunkNames: "chunks/[name]-[hash]",
+    bundle: true,
+    splitting: true,
+    format: "esm",
+    platform: "node",
+    target: "node24",
+    sourcemap: "linked",
+    sourcesContent: false,
+    minifySyntax: true,
+    define: { GPUNODE_VERSION: JSON.stringify(version) },
+    // CommonJS packages ask for Node's own modules with require, which ES modules do not have.
+    banner: {
+      js: 'import { createRequire as createRequireOfBundle } from "node:module"; const require = createRequireOfBundle(import.meta.url);',
+    },
+    plugins: [leaveOut],
+    logLevel: "warning",
+  });
+}
+
+if (import.meta.main) {
+  const outdir = resolve(root, process.argv[2] ?? "dist");
+  rmSync(outdir, { recursive: true, force: true });
+  const { version } = JSON.parse(readFileSync(resolve(root, "package.json"), "utf8"));
+  await bundle({ outdir, version });
+  await bundlePage({ outdir: resolve(outdir, "page") });
+}

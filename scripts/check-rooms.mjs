@@ -22,17 +22,32 @@ const MAY_IMPORT = {
   link: ["protocol"],
   config: ["protocol"],
   local: ["protocol"],
+  metrics: ["protocol", "gpu"],
   coordinator: ["protocol", "placement", "store"],
   demo: ["protocol", "coordinator"],
-  cli: ["protocol", "local", "config", "gpu", "isolation", "coordinator", "demo", "agent.ts"],
+  doctor: ["protocol", "gpu", "host", "engine", "workload", "isolation", "link", "local", "config"],
+  cli: [
+    "protocol",
+    "local",
+    "config",
+    "gpu",
+    "isolation",
+    "link",
+    "store",
+    "coordinator",
+    "demo",
+    "doctor",
+    "agent.ts",
+  ],
 };
 
 /** room → rooms whose types it may name, because they declare the door it fills. */
 const TYPES_ONLY = {
   engine: ["workload", "isolation"],
-  store: ["workload"],
+  store: ["workload", "telemetry"],
   isolation: ["workload"],
   local: ["link", "telemetry", "workload"],
+  metrics: ["link", "local"],
 };
 
 /** The composition root knows all rooms: agent.ts, and the folder of its parts. */
@@ -73,7 +88,7 @@ function* walk(dir) {
   for (const entry of readdirSync(dir, { withFileTypes: true })) {
     const path = join(dir, entry.name);
     if (entry.isDirectory()) yield* walk(path);
-    else if (entry.name.endsWith(".ts")) yield path;
+    else if (/\.tsx?$/.test(entry.name)) yield path;
   }
 }
 

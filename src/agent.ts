@@ -4,11 +4,15 @@ import { executor } from "./agent/commands.ts";
 import { coordinatorLink } from "./agent/coordinator-link.ts";
 import { engineSeen } from "./agent/engine-presence.ts";
 import { NodeHealth } from "./agent/health.ts";
+import { nodeHistory } from "./agent/history.ts";
 import { nodeIsolation } from "./agent/isolation.ts";
 import { type Leaving, stopWork } from "./agent/leave.ts";
+import { nodeMetrics } from "./agent/metrics.ts";
 import { ownerActions } from "./agent/owner-actions.ts";
+import { nodePage } from "./agent/page.ts";
 import { policyOf } from "./agent/policy.ts";
 import { NodePreemption } from "./agent/preemption.ts";
+import { type ProblemLog, problemLog } from "./agent/problem-log.ts";
 import {
   clockMemory,
   coordinatorMemory,
@@ -24,6 +28,7 @@ import type { Config } from "./config/config.ts";
 import { cosignCheck } from "./engine/cosign.ts";
 import { createDockerEngine } from "./engine/docker.ts";
 import { watchEngine } from "./engine/watch.ts";
+import { RunTally } from "./gpu/nvidia/run-tally.ts";
 import { createSmi } from "./gpu/nvidia/runner.ts";
 import { createSamplingPause } from "./gpu/sampling-pause.ts";
 import { watchGpus } from "./gpu/watch.ts";
@@ -32,7 +37,9 @@ import { hostInventory } from "./host/inventory.ts";
 import { bootId } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
 import type { Link } from "./link/link.ts";
+import type { Listener } from "./local/listener.ts";
 import { startLocalApi } from "./local/server.ts";
+import { Tally } from "./metrics/tally.ts";
 import type { DurableEvent, EventBody, UsageEvent } from "./protocol/event.ts";
 import { foldUsage, signUsage } from "./protocol/usage.ts";
 import { openStore } from "./store/store.ts";
@@ -46,6 +53,7 @@ import { isTerminal } from "./workload/state.ts";
 import { Supervisor } from "./workload/supervisor.ts";
 
 export type { Leaving } from "./agent/leave.ts";
+export { removeTraces } from "./agent/traces.ts";
 
 export interface AgentOptions {
   log: Logger;
@@ -75,8 +83,18 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const fold = (records: readonly UsageEvent[]) => signUsage(foldUsage(records), identity.sign);
   // Filled in further down: what changed here is told there.
   let link: Link | undefined;
-  const changed = () => link?.advertiseChanged();
-  const store = rooms.use(openStore({ path: join(config.stateDir, "gpunode.db"), log, fold, onProblems: changed }));
+  let problems: ProblemLog | undefined;
+  const changed = () => {
+    link?.advertiseChanged();
+    problems?.changed();
+  };
+  const storePath = join(config.stateDir, "gpunode.db");
+  const store = rooms.use(openStore({ path: storePath, log, fold, onProblems: changed }));
+  const tally = new Tally();
+  store.onAppend((events) => tally.appended(events));
+  const history = rooms.use(nodeHistory(store, log));
+  // Written by the store itself, at once: this start may still fail, and the next one finds a sound database.
+  const told = store.problems;
   const steady = steadyClock(bootId(), clockMemory(store));
   const heard = heardMemory(store);
   const saveHeard = () => heard.set(link?.status().lastFrameAt);
@@ -94,7 +112,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   );
   reliability.started();
 
-  const smi = createSmi({ path: config.nvidia.smi });
+  const nvidiaSmi = new RunTally();
+  const smi = createSmi({ path: config.nvidia.smi, onRun: (run) => nvidiaSmi.ran(run) });
   const engine = rooms.use(
     createDockerEngine({
       socketPath: config.docker.socket,
@@ -109,7 +128,10 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     try {
       return store.append(events);
     } catch (error) {
-      log.error({ err: error }, "an event could not be recorded");
+      log.error(
+        { err: error },
+        "an event could not be recorded, and the coordinator will not hear of it: make room on the disk of state_dir",
+      );
       return [];
     }
   };
@@ -177,6 +199,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
         if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
         meter.changed(record);
         telemetry.workloadsChanged();
+        history.workload(record);
         preemption.workloadsChanged();
         if (isTerminal(record.state)) {
           reliability.ended(record);
@@ -184,8 +207,10 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
         }
         changed();
       },
-      progress: (record, currentBytes, totalBytes) =>
-        link?.offerProgress({ workload: record.id, phase: "pulling", currentBytes, totalBytes }),
+      progress: (record, currentBytes, totalBytes) => {
+        tally.pulling(record, currentBytes);
+        link?.offerProgress({ workload: record.id, phase: "pulling", currentBytes, totalBytes });
+      },
     }),
   );
   const preemption: NodePreemption = rooms.use(
@@ -220,7 +245,9 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const health: NodeHealth = rooms.use(
     new NodeHealth({ config, store, engine, gpus: gpuWatch, supervisor, memory: healthMemory(store), changed, log }),
   );
+  telemetry.collector.onSample((sample) => history.sampled(sample));
   await supervisor.restore();
+  for (const record of supervisor.records()) history.workload(record);
   rooms.use(
     watchDisk({ engine, runners: () => supervisor.runners(), limits: (record) => supervisor.limits(record), log }),
   );
@@ -256,18 +283,35 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     telemetry,
     reliability,
     link: () => link?.status(),
+    page: () => page,
   });
+  const look = async () => {
+    await telemetry.look();
+    return view.snapshot();
+  };
   rooms.use(
     await startLocalApi({
       socketPath: join(config.runDir, "gpunode.sock"),
-      snapshot: async () => {
-        await telemetry.look();
-        return view.snapshot();
-      },
-      actions: ownerActions({ identity, store, supervisor, preemption, samplingPause, link: () => link }),
+      snapshot: look,
+      actions: ownerActions({ identity, store, history, supervisor, preemption, samplingPause, link: () => link }),
       log,
     }),
   );
+
+  const { snapshot } = view;
+  const doors = { snapshot, telemetry, health, gpus: gpuWatch, nvidiaSmi, tally, store, storePath, link: () => link };
+  const metrics = () => nodeMetrics(doors);
+  const page: Listener | undefined = await nodePage({
+    config,
+    identity,
+    store,
+    history,
+    snapshot: look,
+    metrics,
+    signal,
+    log,
+  });
+  rooms.use(page);
 
   const execute = executor({
     supervisor,
@@ -299,7 +343,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     { node: identity.nodeId, gpus: gpuCount },
     `gpunode ${version} is up: ${gpuCount} ${gpuCount === 1 ? "GPU" : "GPUs"}, node ${config.name}`,
   );
-  for (const { code, message } of view.problems()) log.warn({ code }, message);
+  problems = rooms.use(problemLog(view.problems, { log, told }));
   onReady();
   await untilAborted(signal);
   const leaving: Leaving = (await options.leave?.()) ?? { kind: "detach" };

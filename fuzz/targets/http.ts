@@ -4,10 +4,12 @@ import { connect, type NetConnectOpts } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startCoordinator } from "../../src/coordinator/server.ts";
+import { describeHistory, HISTORY_HOURS_MAX } from "../../src/local/history.ts";
 import { type LocalActions, startLocalApi } from "../../src/local/server.ts";
 import type { Snapshot } from "../../src/local/snapshot.ts";
 import { GpunodeError } from "../../src/protocol/errors.ts";
 import { Workload } from "../../src/protocol/workload.ts";
+import { FIGURES } from "../../src/telemetry/history.ts";
 import type { Draw } from "../draw.ts";
 import { valid } from "../from-schema.ts";
 import { hostileText, hostileValue, mutated, mutatedText } from "../hostile.ts";
@@ -22,6 +24,7 @@ const PATHS = {
     "/v1/workloads",
     "/v1/workloads/w/logs?tail=3",
     "/v1/usage?sinceMs=1",
+    "/v1/history?hours=6",
     "/v1/drain?graceSeconds=5&maintenance",
     "/v1/reclaim?gpu=0&forMs=9",
     "/v1/resume?gpu=0",
@@ -111,6 +114,11 @@ const actions: LocalActions = {
   pauseSampling: async () => undefined,
   resumeSampling: async () => undefined,
   usage: () => ({ node: { id: "n", publicKey: "", replaces: [] }, records: [{ kind: "usage" }] }),
+  history(hours) {
+    ensure(hours >= 1 && hours <= HISTORY_HOURS_MAX, `${hours} hours were let through`);
+    const nothing = { buckets: new Map(), spans: [], marks: [], figures: FIGURES };
+    return describeHistory({ sinceMs: 0, nowMs: hours * 3_600_000, stepMs: 60_000, ...nothing });
+  },
   async *logs(id) {
     if (id !== "w") throw new GpunodeError("unknown_workload", "there is none");
     yield { stream: "stdout", data: Buffer.from([0xff, 0x41]) };

@@ -149,6 +149,7 @@ export async function sessionGroup(): Promise<TargetGroup> {
       nextRevision: () => ++revision,
       onWelcome: () => undefined,
       onRead: () => undefined,
+      onTelemetry: () => undefined,
       now: Date.now,
     });
     await byTheBook(coordinator, begin);

@@ -3,13 +3,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { describe } from "../../src/local/describe.ts";
+import { describeHistory } from "../../src/local/history.ts";
 import { createOwner, type Owner } from "../../src/preemption/owner.ts";
 import { Register } from "../../src/preemption/register.ts";
 import { DurableEvent, EventBody, UsageEvent } from "../../src/protocol/event.ts";
 import { Reliability } from "../../src/protocol/frames.ts";
 import { MAX_RESUMED_EVENT } from "../../src/protocol/limits.ts";
 import { foldUsage, signUsage } from "../../src/protocol/usage.ts";
-import { openStore } from "../../src/store/store.ts";
+import { openStore, type Store } from "../../src/store/store.ts";
+import { History } from "../../src/telemetry/history.ts";
 import { ReliabilityRecord } from "../../src/telemetry/reliability.ts";
 import { Day } from "../../src/telemetry/reliability-days.ts";
 import { eventOf, lostRecord, WorkloadRecord } from "../../src/workload/record.ts";
@@ -19,12 +21,16 @@ import { hostileNumber, hostileText, hostileValue, mutated, mutatedText } from "
 import { ensure, type TargetGroup, target } from "../target.ts";
 
 const NOW = 1_790_000_000_000;
+/** Start of a bucket of every step. */
+const THEN = Math.floor(NOW / 300_000) * 300_000;
 
 /** What lies on the disk when an agent starts. */
 interface Disk {
   records: [key: string, body: string][];
   events: [at: string, body: string][];
   usage: string[];
+  history: string[];
+  marks: string[];
   owner?: string;
   reliability?: string;
 }
@@ -68,6 +74,13 @@ function disk(draw: Draw): Disk {
       ),
     ]),
     usage: draw.list(2, () => stored(draw, () => valid(draw, UsageEvent))),
+    history: draw.list(3, () =>
+      stored(draw, () => ({
+        host: [10_000, 5, 9],
+        "GPU-1": [10_000, 97.5, 100, 0, 0, 0, 4_000, hostileNumber(draw), 415],
+      })),
+    ),
+    marks: draw.list(3, () => stored(draw, () => ({ atMs: NOW, kind: "health", state: "failed", gpus: ["GPU-1"] }))),
     ...(draw.once(2) && { owner: stored(draw, () => WORD) }),
     ...(draw.once(2) && {
       reliability: stored(draw, () => ({
@@ -80,17 +93,22 @@ function disk(draw: Draw): Disk {
   };
 }
 
-function written(path: string, { records, events, usage, owner, reliability }: Disk): void {
+function written(path: string, { records, events, usage, history, marks, owner, reliability }: Disk): void {
   // A start of an empty one makes the tables.
   const db = new DatabaseSync(path);
   try {
     db.exec("DELETE FROM records; DELETE FROM events; DELETE FROM settings; DELETE FROM usage");
+    db.exec("DELETE FROM history; DELETE FROM history_marks");
     const put = db.prepare("INSERT OR REPLACE INTO records VALUES (?, ?)");
     for (const row of records) put.run(...row);
     const add = db.prepare("INSERT INTO events VALUES (?, ?, ?)");
     for (const [seq, row] of events.entries()) add.run(seq + 1, ...row);
     const use = db.prepare("INSERT INTO usage (workload, generation, ends, body) VALUES ('w', 0, ?, ?)");
     for (const body of usage) use.run(NOW, body);
+    const fill = db.prepare("INSERT OR REPLACE INTO history VALUES (?, ?, ?)");
+    for (const [at, body] of history.entries()) fill.run([10_000, 60_000, 300_000][at % 3] ?? 0, THEN, body);
+    const mark = db.prepare("INSERT INTO history_marks (at, body) VALUES (?, ?)");
+    for (const body of marks) mark.run(NOW, body);
     db.prepare("UPDATE position SET newest = ?, acked = 0, resumed = 1").run(events.length);
     const set = db.prepare("INSERT INTO settings VALUES (?, ?)");
     for (const [key, value] of Object.entries({ owner, reliability })) if (value !== undefined) set.run(key, value);
@@ -112,6 +130,7 @@ async function started(path: string, of: Disk): Promise<void> {
   const used = store.ledger.sum("w", 0);
   for (const figure of Object.values(used)) ensure(!Number.isNaN(figure), () => `used: ${JSON.stringify(used)}`);
   JSON.stringify([...store.ledger.since(0)]);
+  pastOf(store);
   const records = store.rows().map(({ key, body }) => {
     const record = WorkloadRecord.safeParse(body);
     const [, id = "", generation] = /^(.+)#(\d+)$/.exec(key) ?? [];
@@ -172,6 +191,7 @@ async function started(path: string, of: Disk): Promise<void> {
       problems: [...store.problems],
       sample: undefined,
       reliability: figures,
+      page: undefined,
     },
     node: {
       id: "n",
@@ -189,12 +209,33 @@ async function started(path: string, of: Disk): Promise<void> {
   JSON.stringify(snapshot);
 }
 
+/** Whatever lies there, the past goes on, and is told in numbers. */
+function pastOf(store: Store): void {
+  const quiet = { debug: (_: object, message: string) => ensure(false, message) };
+  using history = new History({ memory: store.history, now: () => NOW, log: quiet });
+  for (const atMs of [THEN, THEN + 1000]) {
+    history.sampled({
+      at: new Date(atMs).toISOString(),
+      gpus: [{ uuid: "GPU-1", utilizationPercent: 50 }],
+      host: { cpuPercent: 1 },
+    });
+  }
+  for (const hours of [24, 1]) {
+    const { series } = describeHistory(history.past(hours));
+    for (const { utilizationPercent, powerWatts } of Object.values(series)) {
+      for (const value of [...utilizationPercent, ...powerWatts])
+        ensure(value === null || typeof value === "number", () => `no figure: ${String(value)}`);
+    }
+    history.save();
+  }
+}
+
 /** What a coordinator and the node do to the log, in any order. */
 type Step = { append: number } | { ack: number } | { resume: number };
 
 /** The log stays one that can be told: numbered without a hole, in numbers that JSON carries. */
 async function numbered(path: string, steps: readonly Step[]): Promise<void> {
-  written(path, { records: [], events: [], usage: [] });
+  written(path, { records: [], events: [], usage: [], history: [], marks: [] });
   await using store = openStore({ path, now: () => NOW, limits: { events: 20, bytes: 100_000 } });
   const event: EventBody = { kind: "node", state: "started" };
   for (const step of steps) {

@@ -1,6 +1,7 @@
 import type { Logger } from "pino";
 import type { Config } from "../config/config.ts";
 import { HealthJudge, type JudgeOptions } from "../gpu/judge.ts";
+import { type XidCount, XidTally } from "../gpu/nvidia/xid-tally.ts";
 import { nvidiaBoards, whyNoGpu } from "../gpu/pci-presence.ts";
 import type { GpuWatch } from "../gpu/watch.ts";
 import { kernelMessages } from "../host/kernel-log.ts";
@@ -37,6 +38,8 @@ const CAUGHT_UP_MS = 3_000;
 export class NodeHealth implements AsyncDisposable {
   readonly #doors: NodeHealthDoors;
   readonly #judge: HealthJudge;
+  /** Of the kernel's log since the start. */
+  readonly #xids = new XidTally();
   readonly #stop = new AbortController();
   #access: GpuAccessWatch | undefined;
   #kernel: Promise<void> | undefined;
@@ -90,6 +93,11 @@ export class NodeHealth implements AsyncDisposable {
     return this.#judge.gpus(this.#doors.gpus.inventory.gpus);
   }
 
+  /** Faults the kernel has logged since the start; undefined where its log cannot be read. */
+  xids(): XidCount[] | undefined {
+    return this.#kernelProblem === undefined ? this.#xids.of(this.#doors.gpus.inventory.gpus) : undefined;
+  }
+
   /** What keeps the node from telling all of its GPUs, or from having any. */
   problems(): Problem[] {
     const { problems, gpus } = this.#doors.gpus.inventory;
@@ -106,13 +114,17 @@ export class NodeHealth implements AsyncDisposable {
   async #followKernel(path: string, onCaughtUp: () => void): Promise<void> {
     const onProblem = (problem: Problem | undefined) => {
       this.#kernelProblem = problem;
-      if (problem !== undefined) this.#doors.log.warn({ code: problem.code }, problem.message);
       this.#doors.changed();
     };
     for await (const message of kernelMessages({ path, signal: this.#stop.signal, onProblem, onCaughtUp })) {
       if (!this.#judge.kernel(message)) continue;
       if (!this.#isCaughtUp) continue;
-      this.#doors.log.warn({ at: new Date(message.atMs).toISOString() }, `kernel: ${message.text.slice(0, 300)}`);
+      this.#xids.heard(message);
+      // What it means is said below, as the health of the GPU.
+      this.#doors.log.info(
+        { at: new Date(message.atMs).toISOString() },
+        `the kernel says: ${message.text.slice(0, 300)}`,
+      );
       this.#settle();
     }
   }
@@ -127,7 +139,14 @@ export class NodeHealth implements AsyncDisposable {
           const why = reasons.map(({ message }) => message).join("; ");
           // A program's fault is told of and leaves the GPU as it was.
           const how = status === "healthy" && why !== "" ? "stays healthy" : `is ${status}`;
-          log.info({ gpu, status }, `GPU ${how}${why === "" ? "" : `: ${why}`}`);
+          const board = this.gpus().find(({ uuid }) => uuid === gpu);
+          const name = board === undefined ? "a GPU" : `GPU ${board.index}`;
+          const sentence = `${name} ${how}${why === "" ? "" : `: ${why}`}`;
+          if (status === "healthy") log.info({ gpu, status }, sentence);
+          else {
+            const meanwhile = board?.allocatable === true ? "it is lent all the same" : "nothing new is put on it";
+            log.warn({ gpu, status }, `${sentence}; ${meanwhile}. docs/health.md says what ends that`);
+          }
         }
         changed();
       });
@@ -136,7 +155,10 @@ export class NodeHealth implements AsyncDisposable {
         for (const { gpu, message, atMs } of faults) this.#takeOff(gpu, message, atMs);
       }
     } catch (error) {
-      log.error({ err: error }, "the health of the GPUs could not be recorded");
+      log.error(
+        { err: error },
+        "the health of the GPUs could not be recorded, and the coordinator hears of it late: make room on the disk of state_dir",
+      );
     }
   }
 
@@ -162,7 +184,7 @@ export class NodeHealth implements AsyncDisposable {
     try {
       if (record !== undefined) store.append([{ ...eventOf(record), reason: "gpu_access_lost", message }]);
     } catch (error) {
-      this.#doors.log.error({ err: error, workload: id }, "lost access to a GPU could not be recorded");
+      this.#doors.log.error({ err: error, workload: id }, `${message}. That could not be recorded`);
     }
     this.#settle();
   }

@@ -1,10 +1,11 @@
 import type { Logger } from "pino";
 import type { Config } from "../config/config.ts";
 import { createDockerEngine } from "../engine/docker.ts";
-import { parseCidr } from "../isolation/addresses.ts";
+import { uplink } from "../host/uplink.ts";
 import { type Isolation, startIsolation } from "../isolation/isolation.ts";
 import type { Networks } from "../isolation/needs.ts";
 import { nftFirewall } from "../isolation/nft.ts";
+import { exceptionsOf } from "../isolation/rules.ts";
 import type { Problem } from "../protocol/frames.ts";
 import { containerName } from "../workload/record.ts";
 import type { Runner } from "../workload/runner.ts";
@@ -38,11 +39,9 @@ export async function nodeIsolation(doors: NodeIsolationDoors): Promise<NodeIsol
     networks: engine.networks,
     probe,
     firewall: nftFirewall(),
-    exceptions: allow.flatMap(({ address, ...rest }) => {
-      const to = parseCidr(address);
-      return to === undefined ? [] : [{ to, ...rest }];
-    }),
+    exceptions: exceptionsOf(allow),
     ...(bandwidthMbit !== undefined && { bandwidthMbit }),
+    uplinkMtu: () => uplink()?.mtu,
     ...(runtime !== undefined && { runtime }),
     live: () => runners().flatMap(({ record, isOver }) => (isOver ? [] : [containerName(record, nodeId)])),
     changed,

@@ -37,6 +37,9 @@ export async function stopWork(
   await late.catch(() => undefined);
   if (isLate) {
     const left = ending.filter(({ isOver }) => !isOver).map(({ record }) => record.id);
-    log.warn({ workloads: left }, "the time is over and not all work has ended; the next gpunode sees to the rest");
+    log.warn(
+      { workloads: left },
+      "the time is over and not all work has ended; the next gpunode sees to the rest. More time: preemption.host_shutdown_seconds",
+    );
   }
 }

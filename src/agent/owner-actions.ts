@@ -1,8 +1,10 @@
 import type { SamplingPause } from "../gpu/sampling-pause.ts";
 import type { Identity } from "../link/identity.ts";
 import type { Link } from "../link/link.ts";
+import { describeHistory } from "../local/history.ts";
 import type { LocalActions } from "../local/server.ts";
 import type { Store } from "../store/store.ts";
+import type { History } from "../telemetry/history.ts";
 import type { Supervisor } from "../workload/supervisor.ts";
 import type { NodePreemption } from "./preemption.ts";
 import { rotateKey } from "./rotate-key.ts";
@@ -10,6 +12,7 @@ import { rotateKey } from "./rotate-key.ts";
 export interface OwnerActionsDoors {
   identity: Identity;
   store: Store;
+  history: History;
   supervisor: Supervisor;
   preemption: NodePreemption;
   samplingPause: SamplingPause;
@@ -18,7 +21,7 @@ export interface OwnerActionsDoors {
 
 /** What the owner can have done on this machine; the local API's own words for it. */
 export function ownerActions(doors: OwnerActionsDoors): LocalActions {
-  const { identity, store, supervisor, preemption, samplingPause, link } = doors;
+  const { identity, store, history, supervisor, preemption, samplingPause, link } = doors;
   return {
     drain: (options) => {
       const holds = preemption.drain(options);
@@ -40,6 +43,7 @@ export function ownerActions(doors: OwnerActionsDoors): LocalActions {
       node: { id: identity.nodeId, publicKey: identity.publicKey, replaces: identity.retired },
       records: store.ledger.since(sinceMs),
     }),
+    history: (hours) => describeHistory(history.past(hours)),
     logs: (id, options) => supervisor.output.open(id, options),
     rotateKey: () => rotateKey(identity, link()),
   };

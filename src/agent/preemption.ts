@@ -1,5 +1,6 @@
 import type { Logger } from "pino";
 import type { Config } from "../config/config.ts";
+import { ownerOfProcess } from "../host/cgroup.ts";
 import type { Claim, ClaimSource } from "../preemption/claim.ts";
 import { watchCloud } from "../preemption/cloud.ts";
 import { type CoordinatorDrain, createCoordinatorDrain } from "../preemption/coordinator-drain.ts";
@@ -40,6 +41,7 @@ export class NodePreemption implements AsyncDisposable {
   #foreign: ForeignUse | undefined;
   #hostPressure: HostPressure | undefined;
   #look: NodeJS.Timeout | undefined;
+  #isSaidBlind = false;
 
   constructor(doors: NodePreemptionDoors) {
     this.#doors = doors;
@@ -68,13 +70,19 @@ export class NodePreemption implements AsyncDisposable {
     this.#sources.use(this.#words.owner);
     this.#watchSchedule();
     this.#watchCloud();
-    if (preemption.foreignProcess) this.#foreign = this.#trackForeignUse();
+    if (preemption.foreignProcess) {
+      this.#foreign = this.#trackForeignUse();
+      if (namesNobody()) this.#sayBlind("without systemd nobody can tell whose process it is");
+    }
     if (preemption.hostPressure) this.#hostPressure = this.#sources.use(this.#relieveHostPressure());
   }
 
   /** A full read of the GPUs is over; undefined where it could not tell the processes. */
   processesRead(foreign: readonly ForeignProcess[] | undefined): void {
     this.#foreign?.read(foreign);
+    if (this.#foreign !== undefined && foreign?.some(({ vramUsedMiB }) => vramUsedMiB === undefined) === true) {
+      this.#sayBlind("the driver does not tell how much memory each process uses");
+    }
   }
 
   pressure(event: PressureEvent): void {
@@ -232,10 +240,22 @@ export class NodePreemption implements AsyncDisposable {
         try {
           supervisor.preempt([id], { cause: "host_pressure", message });
         } catch (error) {
-          log.error({ err: error, workload: id }, "a workload could not be ended for the machine's sake");
+          log.error(
+            { err: error, workload: id },
+            'a workload could not be ended for the machine\'s sake; "gpunode drain" ends all of them',
+          );
         }
       },
     });
+  }
+
+  /** That the owner's programs are not seen is said once: silence would pass for nobody being there. */
+  #sayBlind(why: string): void {
+    if (this.#isSaidBlind) return;
+    this.#isSaidBlind = true;
+    const remedy =
+      'take it back with "gpunode reclaim", or lend by the clock with availability.windows; preemption.foreign_process = false says that this is as you want it';
+    this.#doors.log.info({}, `a program of yours that needs a GPU does not get it by itself here: ${why}; ${remedy}`);
   }
 
   get #said(): { owner: Owner; coordinator: CoordinatorDrain } {
@@ -246,6 +266,11 @@ export class NodePreemption implements AsyncDisposable {
   #raise(source: ClaimSource) {
     return this.#register.raise.bind(this.#register, source);
   }
+}
+
+/** Neither this process nor the machine's first belongs to a unit or a container: nor will others. */
+function namesNobody(): boolean {
+  return [process.pid, 1].every((pid) => ownerOfProcess(pid) === undefined);
 }
 
 /** UUIDs of the GPUs that are named by index or UUID. Throws `no_matching_gpu` with those there are. */

@@ -4,12 +4,14 @@ import type { DockerEngine } from "../engine/docker.ts";
 import type { GpuWatch } from "../gpu/watch.ts";
 import { ownerOfProcess, startTicks } from "../host/cgroup.ts";
 import { createHostSampler, diskFreeMiB, diskTotalMiB } from "../host/sampler.ts";
+import { BUG } from "../protocol/errors.ts";
 import type { PressureEvent } from "../protocol/event.ts";
 import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
 import type { Store } from "../store/store.ts";
 import { Attribution, type ForeignProcess } from "../telemetry/attribution.ts";
 import { Collector, type Sample } from "../telemetry/collector.ts";
 import { PressureWatch } from "../telemetry/pressure.ts";
+import { Scrapes } from "../telemetry/scrapes.ts";
 import type { Meter } from "../workload/meter.ts";
 import type { WorkloadRecord } from "../workload/record.ts";
 
@@ -17,7 +19,7 @@ export interface NodeTelemetryDoors {
   config: Config;
   engine: DockerEngine;
   store: Store;
-  gpus: Pick<GpuWatch, "samples" | "inventory">;
+  gpus: Pick<GpuWatch, "samples" | "inventory" | "refresh" | "paused">;
   meter: Meter;
   records(): readonly WorkloadRecord[];
   steady(): number;
@@ -50,6 +52,9 @@ export class NodeTelemetry implements AsyncDisposable {
   #metering: Disposable | undefined;
   #look: Disposable | undefined;
   #lookEnds: NodeJS.Timeout | undefined;
+  readonly #scrapes: Scrapes;
+  /** When the newest frame came, by the steady clock. */
+  #sampledAt: number | undefined;
 
   constructor(doors: NodeTelemetryDoors) {
     this.#doors = doors;
@@ -81,14 +86,25 @@ export class NodeTelemetry implements AsyncDisposable {
       },
       { emit: doors.emit },
     );
+    this.#scrapes = new Scrapes({
+      intervalMs: config.telemetry.intervalMs,
+      listen: (intervalMs) => this.collector.listen(intervalMs),
+      newestAgeMs: () => (this.#sampledAt === undefined ? undefined : steady() - this.#sampledAt),
+      read: async () => {
+        gpus.refresh();
+        await this.#nextSample();
+      },
+      now: steady,
+    });
     this.collector.onSample((sample) => {
+      this.#sampledAt = steady();
       try {
         this.pressure.host(sample.host, { unified: gpus.inventory.gpus.some(isUnified) });
         doors.sampled(sample.gpus);
         meter.sampled(sample.gpus);
       } catch (error) {
         // The next sample comes all the same.
-        doors.log.error({ err: error }, "a sample could not be used: this is a bug");
+        doors.log.error({ err: error }, `a sample could not be used: ${BUG}`);
       }
     });
   }
@@ -135,8 +151,14 @@ export class NodeTelemetry implements AsyncDisposable {
     if (!wasSampling && this.#doors.gpus.inventory.gpus.length > 0) await this.#nextSample();
   }
 
+  /** Prometheus looks. Resolves when the figures are as fresh as they will be; at once while sampling is paused. */
+  async scraped(): Promise<void> {
+    if (!this.#doors.gpus.paused) await this.#scrapes.scraped();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     clearTimeout(this.#lookEnds);
+    this.#scrapes[Symbol.dispose]();
     await this.collector[Symbol.asyncDispose]();
   }
 

@@ -3,6 +3,7 @@ import type { EngineWatch } from "../engine/watch.ts";
 import type { Identity } from "../link/identity.ts";
 import type { Link } from "../link/link.ts";
 import { describe } from "../local/describe.ts";
+import type { Listener } from "../local/listener.ts";
 import type { Snapshot } from "../local/snapshot.ts";
 import type { HostInfo, Problem } from "../protocol/frames.ts";
 import type { Store } from "../store/store.ts";
@@ -36,6 +37,8 @@ export interface NodeViewDoors {
   telemetry: NodeTelemetry;
   reliability: ReliabilityRecord;
   link(): ReturnType<Link["status"]> | undefined;
+  /** The listener of the local page; undefined where there is none, or not yet. */
+  page(): Pick<Listener, "url" | "problems"> | undefined;
 }
 
 /** The node as it is at one moment, for those who look at it. */
@@ -71,6 +74,8 @@ export function nodeView(doors: NodeViewDoors): NodeView {
     snapshot: () =>
       describe({
         ...common(),
+        // The coordinator has no use for them.
+        problems: [...problems(), ...(doors.page()?.problems() ?? [])],
         now: Date.now(),
         steady: steady(),
         node: {
@@ -87,6 +92,7 @@ export function nodeView(doors: NodeViewDoors): NodeView {
         workloads: supervisor.runners(),
         sample: telemetry.collector.latest,
         reliability: reliability.figures,
+        page: doors.page()?.url,
       }),
     advertisement: () =>
       advertisement({

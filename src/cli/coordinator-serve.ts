@@ -75,7 +75,7 @@ async function serve(options: ServeOptions): Promise<void> {
     heartbeatSeconds: wholeNumber("--heartbeat-seconds", options.heartbeatSeconds),
     leaseSeconds: wholeNumber("--lease-seconds", options.leaseSeconds),
     telemetryIntervalMs: wholeNumber("--telemetry-interval-ms", options.telemetryIntervalMs),
-    log: await createLog("info", process.stderr),
+    log: createLog({ level: "info", format: "auto" }, process.stderr),
   });
   print(`agents   ${coordinator.url}\nAPI      ${coordinator.apiUrl}/api/v1\n`);
   if (coordinator.joinToken !== undefined) {

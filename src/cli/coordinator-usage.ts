@@ -18,7 +18,7 @@ async function usage(options: ClientOptions & { since: string }): Promise<void> 
   const client = await clientFor(options);
   const [{ publicKeyFrom }, { summarize }] = await Promise.all([
     import("../protocol/identity.ts"),
-    import("./usage-summary.ts"),
+    import("../local/usage-summary.ts"),
   ]);
   const records = new Map<string, unknown[]>();
   for await (const { position: _position, node, ...event } of client.events()) {

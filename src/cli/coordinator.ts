@@ -75,6 +75,32 @@ export function registerCoordinator(program: Command): void {
       say(options, await client.resume(await nodeId(client, node)), `${node} takes work again`);
     }),
   );
+  asking(
+    coordinator
+      .command("bar")
+      .description("keep a node out from now on; drain it first to end its work with notice")
+      .argument("<node>"),
+  )
+    .option("--reason <text>", "told to the node's owner")
+    .action(
+      command(async (node: string, options: ClientOptions & { reason?: string }) => {
+        const client = await clientFor(options);
+        const reason = options.reason === undefined ? {} : { reason: options.reason };
+        const barred = await client.bar(await nodeId(client, node), reason);
+        const left = barred.workloads.length;
+        const rest =
+          left === 0
+            ? ""
+            : `; ${left} ${left === 1 ? "workload is" : "workloads are"} still there, which it ends by itself as their onDisconnect says`;
+        say(options, barred, `${node} is barred${rest}`);
+      }),
+    );
+  asking(coordinator.command("unbar").description("let a barred node in again").argument("<node>")).action(
+    command(async (node: string, options: ClientOptions) => {
+      const client = await clientFor(options);
+      say(options, await client.unbar(await nodeId(client, node)), `${node} may come in again`);
+    }),
+  );
 }
 
 /** Nodes may be named by their name where only one has it. */

@@ -2,9 +2,11 @@ import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promi
 import type { Logger } from "pino";
 import type { Leaving } from "../agent.ts";
 import type { Config } from "../config/config.ts";
+import { BUG } from "../protocol/errors.ts";
 import { type Decision, decideLeaving } from "./leaving.ts";
 import { notifySystemd, type ServiceState } from "./notify.ts";
 import { EXIT } from "./outcome.ts";
+import { startWatchdog } from "./watchdog.ts";
 
 /** What `src/agent.ts` exports as `runAgent`: resolves when `signal` was aborted and everything is closed. */
 export type RunAgent = (
@@ -28,6 +30,8 @@ export interface DaemonOptions {
 }
 
 const STOP_WITHIN_MS = 25_000;
+const SYSTEMD_DEAF =
+  "systemd could not be told how it goes, and may take this service for one that hangs: is systemd-notify in its PATH?";
 /** systemd is asked for this much more time, again and again while the work ends, so that a daemon that hangs gets no more. */
 const EXTEND_BY_MS = 30_000;
 const EXTEND_EVERY_MS = 10_000;
@@ -47,18 +51,19 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
   // One after the other, so that systemd hears them in order.
   let told = Promise.resolve();
   const tell = (state: ServiceState) => {
-    told = told
-      .then(() => notifySystemd(state))
-      .catch((error: unknown) => log.warn({ err: error }, "systemd could not be told"));
+    told = told.then(() => notifySystemd(state)).catch((error: unknown) => log.warn({ err: error }, SYSTEMD_DEAF));
   };
   const decision = Promise.withResolvers<Decision>();
   let extending: NodeJS.Timeout | undefined;
+  let watchdog: Disposable | undefined;
   const leaveAs = ({ leaving, says, sure, stopTimeoutMs = 0 }: Decision) => {
     log[sure ? "info" : "warn"](says);
     tell({ stopping: true, status: `stopping: ${says}` });
     const endWithinMs = stopWithinMs + (leaving.kind === "stop" ? leaving.withinMs : 0);
     void sleep(endWithinMs, undefined, { ref: false }).then(() => {
-      log.fatal({ endWithinMs }, "could not end cleanly in time");
+      log.fatal(
+        `could not end cleanly in time (${Math.round(endWithinMs / 1000)} s): ending at once. What still runs is taken up by the next start`,
+      );
       process.exit(EXIT.failed);
     });
     if (leaving.kind !== "stop" || stopTimeoutMs >= endWithinMs) return;
@@ -80,14 +85,18 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
       log.info({ signal }, "stopping; a second signal ends at once");
       stop.abort();
     } else if (now - firstSignalAt > SAME_SIGNAL_MS) {
-      log.warn({ signal }, "ending at once");
+      log.warn({ signal }, "a second signal: ending at once. What runs goes on, and is taken up by the next start");
       process.exit(EXIT.failed);
     }
   };
   process.on("SIGTERM", onSignal).on("SIGINT", onSignal);
-  process.on("uncaughtExceptionMonitor", (error) => log.fatal({ err: error }, "a bug ended gpunode"));
+  process.on("uncaughtExceptionMonitor", (error) => log.fatal({ err: error }, `gpunode ends, by ${BUG}`));
   try {
-    const onReady = () => tell({ ready: true, status: "running" });
+    const onReady = () => {
+      tell({ ready: true, status: "running" });
+      // From READY=1 on systemd waits for it.
+      watchdog = startWatchdog(() => tell({ alive: true }));
+    };
     const leave = async () => (await decision.promise).leaving;
     await runAgent(config, { log, signal: stop.signal, leave, version, onReady });
     if (stop.signal.aborted) await announced;
@@ -102,5 +111,6 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
     return name === "ConfigError" ? EXIT.badConfiguration : EXIT.failed;
   } finally {
     clearInterval(extending);
+    watchdog?.[Symbol.dispose]();
   }
 }

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { Command } from "commander";
+import { simulatorProgram } from "./installation.ts";
 import { command, EXIT, print } from "./outcome.ts";
 import { packageRoot } from "./package-root.ts";
 
@@ -22,7 +23,7 @@ async function demo(): Promise<void> {
   try {
     const succeeded = await runDemo({
       gpunode: [process.execPath, join(root, "bin/gpunode.js")],
-      simulator: join(root, "bin/nvidia-smi-sim.js"),
+      simulator: simulatorProgram(),
       hasGpus: listing.ok && /^GPU \d+:/m.test(listing.stdout),
       say: (line) => print(`${line}\n`),
       signal: stop.signal,

@@ -1,5 +1,5 @@
+import { mib } from "../local/in-words.ts";
 import type { Gpu } from "../protocol/gpu.ts";
-import { mib } from "./in-words.ts";
 import { healthCell } from "./status-view.ts";
 import { type Cell, printable, renderTable, type TableOptions } from "./table.ts";
 

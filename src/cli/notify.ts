@@ -9,6 +9,8 @@ export interface ServiceState {
   status?: string;
   /** Whatever systemd does now (starting, stopping) may take so much longer from here on, beyond the unit's own limit. */
   extendByMs?: number;
+  /** A sign of life for the unit's `WatchdogSec=`. */
+  alive?: true;
 }
 
 const TIMEOUT_MS = 5000;
@@ -22,6 +24,7 @@ export async function notifySystemd(state: ServiceState, env: NodeJS.ProcessEnv 
   const assignments = [
     ...(state.ready === true ? ["READY=1"] : []),
     ...(state.stopping === true ? ["STOPPING=1"] : []),
+    ...(state.alive === true ? ["WATCHDOG=1"] : []),
     ...(state.extendByMs === undefined ? [] : [`EXTEND_TIMEOUT_USEC=${Math.round(state.extendByMs * 1000)}`]),
     ...(state.status === undefined ? [] : [`STATUS=${state.status.replaceAll("\n", " ")}`]),
   ];

@@ -1,5 +1,5 @@
 /** Exit codes of every command. */
-export const EXIT = { done: 0, failed: 1, usage: 2, notRunning: 3, badConfiguration: 78 } as const;
+export const EXIT = { done: 0, failed: 1, usage: 2, notRunning: 3, interrupted: 130, badConfiguration: 78 } as const;
 
 /** What each says, in a word or two. */
 export const EXIT_WORDS: Readonly<Record<keyof typeof EXIT, string>> = {
@@ -7,12 +7,13 @@ export const EXIT_WORDS: Readonly<Record<keyof typeof EXIT, string>> = {
   failed: "failed",
   usage: "usage",
   notRunning: "the daemon is not running",
+  interrupted: "interrupted",
   badConfiguration: "bad configuration",
 };
 
 /** "0 done, 1 failed, …". */
 export function exitCodesInWords(): string {
-  const names = Object.keys(EXIT) as (keyof typeof EXIT)[];
+  const names = (Object.keys(EXIT) as (keyof typeof EXIT)[]).sort((a, b) => EXIT[a] - EXIT[b]);
   return names.map((name) => `${EXIT[name]} ${EXIT_WORDS[name]}`).join(", ");
 }
 
@@ -26,6 +27,7 @@ const EXIT_BY_NAME: Record<string, number> = {
   UsageError: EXIT.usage,
   DaemonNotRunning: EXIT.notRunning,
   ConfigError: EXIT.badConfiguration,
+  Interrupted: EXIT.interrupted,
 };
 
 /** Wraps a command: what it throws becomes a sentence on stderr and an exit code. */

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
+import { clock } from "../local/hold-words.ts";
 import type { Snapshot, WorkloadStatus } from "../local/snapshot.ts";
 import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
-import { clock } from "./hold-words.ts";
 import { lengthOf } from "./length.ts";
 import { namedGpus } from "./named-gpus.ts";
 import { command, print, printJson, UsageError, wholeNumber } from "./outcome.ts";

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
+import { holdInWords, holdOn } from "../local/hold-words.ts";
 import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
-import { holdInWords, holdOn } from "./hold-words.ts";
 import { namedGpus } from "./named-gpus.ts";
 import { command, print, printJson } from "./outcome.ts";
 

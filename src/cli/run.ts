@@ -48,7 +48,7 @@ async function daemon(options: ConfigOptions & Record<string, string | boolean |
     import("../agent.ts"),
   ]);
   process.title = "gpunode";
-  const log = await createLog(config.log.level, process.stdout);
+  const log = createLog(config.log, process.stdout);
   for (const warning of resolution.warnings) log.warn(warning);
   const code = await runDaemon(runAgent, config, { log, version: gpunodeVersion() });
   // What is still open now is nothing anybody waits for.

@@ -1,22 +1,17 @@
-import { execFileSync } from "node:child_process";
-import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { liveBridges } from "../isolation/bridge.ts";
-import { REMOVE_TABLE, TABLE } from "../isolation/rules.ts";
+import { groupId, SERVICE_USER } from "./groups.ts";
 import { packageRoot } from "./package-root.ts";
+import { linkSteps } from "./start-link.ts";
+import { note, run, type Step, systemdRuns } from "./steps.ts";
 
-/** One thing `gpunode service` does, and the sentence that announces it. */
-export interface Step {
-  says: string;
-  run(): void;
-}
-
-const USER = "gpunode";
-const UNIT_PATH = "/etc/systemd/system/gpunode.service";
+export const UNIT_PATH = "/etc/systemd/system/gpunode.service";
 const CONFIG_PATH = "/etc/gpunode/config.toml";
+/** Where "gpunode enroll" puts it, which may be run before there is a service. */
+const TOKEN_PATH = "/etc/gpunode/join-token";
 
 /** What a new configuration file holds: the two lines that most need, commented out. */
-const FIRST_CONFIG = `# docs/configuration.md lists every key; "gpunode config check" reads this file, "systemctl restart gpunode" applies it.
+export const FIRST_CONFIG = `# docs/configuration.md lists every key; "gpunode config check" reads this file, "systemctl restart gpunode" applies it.
 
 [coordinator]
 # url = "wss://coordinator.example"
@@ -42,7 +37,7 @@ export function installSteps(prefix: string | undefined): Step[] {
   if (prefix === undefined) {
     requireReadable(process.execPath);
     requireReadable(packageRoot());
-    if (groupId(USER) === undefined) steps.push(createUser());
+    if (groupId(SERVICE_USER) === undefined) steps.push(createUser());
     if (!hasDocker) steps.push(note("There is no group docker yet: run this again once Docker is installed."));
   }
   const before = existsSync(unitPath) ? readFileSync(unitPath, "utf8") : undefined;
@@ -55,11 +50,13 @@ export function installSteps(prefix: string | undefined): Step[] {
       run() {
         write(configPath, FIRST_CONFIG, 0o640);
         // A join token may come to stand in it: root writes, the service reads, nobody else.
-        if (prefix === undefined) chownSync(configPath, 0, groupId(USER) ?? 0);
+        if (prefix === undefined) chownSync(configPath, 0, groupId(SERVICE_USER) ?? 0);
       },
     });
   }
+  steps.push(...linkSteps(prefix));
   if (prefix !== undefined) return steps;
+  steps.push(...[configPath, TOKEN_PATH].filter(isClosedToService).map(letServiceRead));
   if (!systemdRuns()) return [...steps, note("systemd does not run here: the service is installed, but not started.")];
   return [
     ...steps,
@@ -71,46 +68,18 @@ export function installSteps(prefix: string | undefined): Step[] {
   ];
 }
 
-/** The steps back. Nothing is left to do where no unit is there. */
-export function uninstallSteps(prefix: string | undefined): Step[] {
-  const unitPath = join(prefix ?? "/", UNIT_PATH);
-  if (!existsSync(unitPath)) return [note(`There is no ${unitPath}: the service is not installed.`)];
-  const remove: Step = { says: `remove ${unitPath}`, run: () => rmSync(unitPath, { force: true }) };
-  if (prefix !== undefined) return [remove];
-  const kept = note(`Kept: /etc/gpunode, /var/lib/gpunode and the user ${USER}.`);
-  if (!systemdRuns()) return [remove, removeRules(), kept];
-  return [
-    run("systemctl", "disable", "--now", "gpunode.service"),
-    remove,
-    run("systemctl", "daemon-reload"),
-    removeRules(),
-    kept,
-  ];
-}
-
-/** The daemon takes its rules away when it ends, unless workloads live on; here they may have ended since. */
-function removeRules(): Step {
-  return {
-    says: `remove the table ${TABLE} from nftables, where no workload runs any more`,
-    run() {
-      if (liveBridges().length > 0) return;
-      const env = { ...process.env, PATH: `/usr/sbin:/sbin:${process.env.PATH ?? ""}` };
-      try {
-        execFileSync("nft", ["-f", "-"], { input: REMOVE_TABLE, env, stdio: ["pipe", "ignore", "ignore"] });
-      } catch {
-        // Without nft, or the right to use it, there never was a table.
-      }
-    },
-  };
-}
-
 /** The unit of this package, for this very Node and this very installation. */
 export function unitFor({ node, entry, hasDocker }: { node: string; entry: string; hasDocker: boolean }): string {
-  const template = readFileSync(join(packageRoot(), "systemd/gpunode.service"), "utf8");
+  const template = unitTemplate();
   const command = `ExecStart=${quoted(node)} ${quoted(entry)} run`;
   const unit = template.replace(/^ExecStart=.*$/m, () => command);
   // systemd refuses to start a unit with a group that does not exist.
   return hasDocker ? unit : unit.replace(/^SupplementaryGroups=docker\n/m, "");
+}
+
+/** The unit as this package has it, before it is fitted to a machine. */
+export function unitTemplate(): string {
+  return readFileSync(join(packageRoot(), "systemd/gpunode.service"), "utf8");
 }
 
 /** As systemd.syntax(7) and the specifiers of systemd.unit(5) want it. */
@@ -121,7 +90,7 @@ function quoted(path: string): string {
 
 function createUser(): Step {
   const options = ["--system", "--user-group", "--home-dir", "/var/lib/gpunode", "--shell", "/usr/sbin/nologin"];
-  return run("useradd", ...options, USER);
+  return run("useradd", ...options, SERVICE_USER);
 }
 
 function write(path: string, text: string, mode: number): void {
@@ -130,29 +99,21 @@ function write(path: string, text: string, mode: number): void {
   chmodSync(path, mode);
 }
 
-function run(program: string, ...args: string[]): Step {
+/** It is there, and neither all nor the service's group may read it. */
+function isClosedToService(path: string): boolean {
+  if (!existsSync(path)) return false;
+  const { mode, gid } = statSync(path);
+  return (mode & 0o004) === 0 && (gid !== groupId(SERVICE_USER) || (mode & 0o040) === 0);
+}
+
+function letServiceRead(path: string): Step {
   return {
-    says: [program, ...args].join(" "),
+    says: `let the service read ${path}`,
     run() {
-      execFileSync(program, args, { stdio: ["ignore", "inherit", "inherit"] });
+      chownSync(path, 0, groupId(SERVICE_USER) ?? 0);
+      chmodSync(path, 0o640);
     },
   };
-}
-
-function note(says: string): Step {
-  return { says, run() {} };
-}
-
-function systemdRuns(): boolean {
-  // sd_booted(3)
-  return existsSync("/run/systemd/system");
-}
-
-function groupId(name: string): number | undefined {
-  const line = readFileSync("/etc/group", "utf8")
-    .split("\n")
-    .find((entry) => entry.startsWith(`${name}:`));
-  return line === undefined ? undefined : Number(line.split(":")[2]);
 }
 
 /** The service runs as a user of its own, and for it everything above `path` must be open. */

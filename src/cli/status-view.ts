@@ -1,6 +1,6 @@
+import { holdInWords, holdOn } from "../local/hold-words.ts";
+import { between, duration, gib, measured, mib, usedOf } from "../local/in-words.ts";
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
-import { holdInWords, holdOn } from "./hold-words.ts";
-import { between, duration, gib, measured, mib, usedOf } from "./in-words.ts";
 import {
   HEALTH_COLORS,
   holderOf,
@@ -49,6 +49,7 @@ function header(snapshot: Snapshot, options: TableOptions): string {
     row("coordinator", ...connection(snapshot, options)),
     row("host", figures.join(", ")),
     ...(reliability.length === 0 ? [] : [row("30 days", ...reliability)]),
+    ...(snapshot.page === undefined ? [] : [row("page", snapshot.page)]),
     "",
   ].join("\n");
 }

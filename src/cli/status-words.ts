@@ -1,7 +1,7 @@
+import { holderInWords, holdOn, whoIn } from "../local/hold-words.ts";
+import { between } from "../local/in-words.ts";
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
 import { upInWords } from "../protocol/reliability.ts";
-import { holderInWords, holdOn, whoIn } from "./hold-words.ts";
-import { between } from "./in-words.ts";
 import { cut } from "./text-width.ts";
 
 /** What a snapshot says, in words: shared by `status` and `status --watch`. */

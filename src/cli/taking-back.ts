@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { LocalClient } from "../local/client.ts";
+import { duration } from "../local/in-words.ts";
 import type { Snapshot, WorkloadStatus } from "../local/snapshot.ts";
-import { duration } from "./in-words.ts";
 
 const LOOK_MS = 200;
 

@@ -1,10 +1,10 @@
 import type { Command } from "commander";
+import { energy, gpuHours, measured, mib } from "../local/in-words.ts";
+import type { UsageSummary } from "../local/usage-summary.ts";
 import { type AskOptions, daemonOf, withJson } from "./daemon-client.ts";
-import { energy, gpuHours, measured, mib } from "./in-words.ts";
 import { UNIT_MS } from "./length.ts";
 import { command, EXIT, print, printJson, UsageError } from "./outcome.ts";
 import { type Cell, optionsOf, paint, renderTable, type TableOptions } from "./table.ts";
-import type { UsageSummary } from "./usage-summary.ts";
 
 export function registerUsage(program: Command): void {
   withJson(program.command("usage"))
@@ -17,7 +17,7 @@ async function usage(options: AskOptions & { since: string }): Promise<void> {
   const sinceMs = instantOf(options.since, Date.now());
   const [{ publicKeyFrom }, { summarize }] = await Promise.all([
     import("../protocol/identity.ts"),
-    import("./usage-summary.ts"),
+    import("../local/usage-summary.ts"),
   ]);
   const { node, records } = await (await daemonOf(options)).usage(sinceMs);
   const keys = [node, ...node.replaces].map(({ publicKey }) => publicKeyFrom(publicKey));

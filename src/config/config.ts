@@ -102,7 +102,9 @@ export interface Config {
     /** For each workload and direction. */
     bandwidthMbit?: number;
   };
-  log: { level: Values["log.level"] };
+  /** Where the local page and `/metrics` are served. */
+  metrics: { listen: Values["metrics.listen"] };
+  log: { level: Values["log.level"]; format: Values["log.format"] };
 }
 
 /** The values under the names the code uses. */
@@ -199,7 +201,8 @@ export function configOf(values: Values): Config {
       allow: values["network.allow"].map(networkException).filter((exception) => exception !== undefined),
       ...present({ bandwidthMbit: values["network.bandwidth_mbit"] }),
     },
-    log: { level: values["log.level"] },
+    metrics: { listen: values["metrics.listen"] },
+    log: { level: values["log.level"], format: values["log.format"] },
   };
 }
 

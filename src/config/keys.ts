@@ -6,6 +6,7 @@ import { TAKING_BACK_KEYS } from "./keys-taking-back.ts";
 import * as kinds from "./kinds.ts";
 import { systemRunDir, systemStateDir } from "./surroundings.ts";
 
+const LOG_FORMATS = ["auto", "text", "json"] as const;
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 
 /** Every key there is, in the order of the reference. */
@@ -139,10 +140,23 @@ export const KEYS = {
     kind: kinds.number({ min: 0.1, max: 400_000 }),
     description: "Megabits per second that each workload may send, and receive. Needs `network.isolate_lan`.",
   }),
+  "metrics.listen": key<kinds.ListenAddress | "off">({
+    kind: kinds.listenAddress(),
+    description:
+      'Where the page for a browser and `/metrics` for Prometheus are served; "off" for neither. On an address that other machines reach they are shown `/metrics` and nothing else.',
+    fallback: () => ({ host: "127.0.0.1", port: 9835 }),
+    defaultText: '`"127.0.0.1:9835"`',
+  }),
   "log.level": defaulted<(typeof LOG_LEVELS)[number]>("info", {
     kind: kinds.oneOf(...LOG_LEVELS),
     description: "How much the daemon says.",
     flag: "--log-level <level>",
+  }),
+  "log.format": defaulted<(typeof LOG_FORMATS)[number]>("auto", {
+    kind: kinds.oneOf(...LOG_FORMATS),
+    description:
+      "How the daemon says it: `text` for a person, `json` with one object a line; `auto` is text at a terminal and in the journal, JSON elsewhere (docs/logs.md).",
+    flag: "--log-format <format>",
   }),
 };
 

@@ -168,6 +168,29 @@ export function portRange(): Kind<PortRange> {
   };
 }
 
+/** An address to listen on, `host:port` with an IP address for a host; or "off". */
+export function listenAddress(): Kind<ListenAddress | "off"> {
+  const expected = 'an IP address with a port, such as "127.0.0.1:9835" or "[::1]:9835", or "off"';
+  return {
+    name: "string",
+    fromText: (value) => value,
+    read(value) {
+      if (value === "off") return { ok: true, value };
+      const [, six, four = "", port] =
+        /^(?:\[([0-9a-f:.]+)\]|([0-9.]+)):(\d{1,5})$/i.exec(typeof value === "string" ? value.trim() : "") ?? [];
+      const host = six ?? four;
+      const fits = isIP(host) === (six === undefined ? 4 : 6) && Number(port) <= 65535;
+      return fits ? { ok: true, value: { host, port: Number(port) } } : no(expected);
+    },
+  };
+}
+
+/** Port 0: any free one. */
+export interface ListenAddress {
+  host: string;
+  port: number;
+}
+
 export interface PortRange {
   from: number;
   to: number;

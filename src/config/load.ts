@@ -7,11 +7,11 @@ import { envNameOf, KEY_NAMES, KEYS, type KeyName, type Values } from "./keys.ts
 import { linesOfKeys } from "./lines.ts";
 import { nearest } from "./nearest.ts";
 import { ConfigError } from "./problem.ts";
-import { type Surroundings, SYSTEM_FILE, surroundingsOf } from "./surroundings.ts";
+import { type Surroundings, surroundingsOf, usualFile } from "./surroundings.ts";
 import { longestStretchMinutes } from "./windows.ts";
 
 export interface LoadOptions {
-  /** Named by the user, so it must exist; otherwise `GPUNODE_CONFIG`, then /etc/gpunode/config.toml where there is one. */
+  /** Named by the user, so it must exist; otherwise `GPUNODE_CONFIG`, then the machine's or the user's own where there is one. */
   file?: string;
   env: NodeJS.ProcessEnv;
   /** What was given on the command line, as text; `true` for a flag without a value. */
@@ -56,7 +56,8 @@ export async function runDirOf(options: LoadOptions): Promise<string> {
 
 /** Like `loadConfig`, with where each value came from. */
 export async function resolveConfig({ file: named, env, flags = {} }: LoadOptions): Promise<Resolution> {
-  const file = named ?? (env.GPUNODE_CONFIG || (existsSync(SYSTEM_FILE) ? SYSTEM_FILE : undefined));
+  const usual = usualFile(env);
+  const file = named ?? (env.GPUNODE_CONFIG || (existsSync(usual) ? usual : undefined));
   const contents = file === undefined ? undefined : readConfigFile(file);
   const surroundings = surroundingsOf(env);
   const faults: Fault[] = (contents?.unknown ?? []).map(({ name, problem }) => ({ inFile: name, problem }));
@@ -70,6 +71,13 @@ export async function resolveConfig({ file: named, env, flags = {} }: LoadOption
     warnings: [...foreignVariables(env), ...exposedToken(settings, file)],
     ...(file !== undefined && { file }),
   };
+}
+
+/** Every value as it is where nothing is set. */
+export function defaultConfig(env: NodeJS.ProcessEnv): Config {
+  const surroundings = surroundingsOf(env);
+  const settings = KEY_NAMES.map((key) => fallbackOf(key, KEYS[key] as Key<unknown>, surroundings));
+  return configOf(Object.fromEntries(settings.map(({ key, value }) => [key, value])) as Values);
 }
 
 /** Something wrong, either with a key of the file or with what stands in `problem` complete. */

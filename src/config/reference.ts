@@ -13,7 +13,7 @@ export function configurationReference(): string {
   return `# Configuration
 
 \`gpunode run\` works without a configuration file. Where there is one it is TOML: \`--config FILE\`, else \`$GPUNODE_CONFIG\`, else
-\`/etc/gpunode/config.toml\` if it exists. A flag goes before the environment, the environment before the file, the file before the default.
+\`/etc/gpunode/config.toml\` if it exists, else, without root, \`~/.config/gpunode/config.toml\`. A flag goes before the environment, the environment before the file, the file before the default.
 A key nobody knows is an error, with its line and the nearest known key. \`gpunode config check\` says whether a file is right,
 \`gpunode config show\` what is in force and where each value comes from; secrets are never shown.
 

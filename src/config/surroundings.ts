@@ -16,6 +16,16 @@ export function surroundingsOf(env: NodeJS.ProcessEnv): Surroundings {
   return { env, personal: process.getuid?.() !== 0 && !existsSync(SYSTEM_FILE) };
 }
 
+/** A user's own configuration, by the XDG base directory specification. */
+export function personalFile(env: NodeJS.ProcessEnv): string {
+  return join(env.XDG_CONFIG_HOME || join(env.HOME || homedir(), ".config"), "gpunode/config.toml");
+}
+
+/** The file that counts where nobody names one: the machine's, else the user's own. It need not be there. */
+export function usualFile(env: NodeJS.ProcessEnv): string {
+  return surroundingsOf(env).personal ? personalFile(env) : SYSTEM_FILE;
+}
+
 type Dir = string | { value: string; source: string };
 
 /** systemd's StateDirectory= where there is one, else the machine's or the user's own folder. */

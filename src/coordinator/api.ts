@@ -1,11 +1,14 @@
 import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { z } from "zod";
+import { BUG } from "../protocol/errors.ts";
+import { CLOSE } from "../protocol/limits.ts";
 import { describeIssues } from "../protocol/parse.ts";
 import { Count, Instant, Quantity, WorkloadId } from "../protocol/scalars.ts";
 import { Workload } from "../protocol/workload.ts";
 import { ApiError } from "./api-error.ts";
 import type { CoordinatorDatabase } from "./database.ts";
+import { barredInWords } from "./handshake.ts";
 import { type Access, readJson, requireAccess, sendJson, startStream, write } from "./http.ts";
 import type { Log } from "./log.ts";
 import { NODE_DISCONNECTED, SLOW_READER } from "./log-stream.ts";
@@ -42,6 +45,7 @@ const Submission = z.strictObject({
 });
 const ReleaseBody = z.strictObject({ graceSeconds: Grace });
 const PreemptBody = z.strictObject({ graceSeconds: Grace, reason: z.string().max(1000).exactOptional() });
+const BarBody = z.strictObject({ reason: z.string().max(200).exactOptional() });
 const TokenBody = z.strictObject({
   uses: z.int().min(1).max(100_000).default(1),
   expiresInSeconds: z.int().min(1).max(31_536_000).default(3600),
@@ -57,6 +61,8 @@ const ROUTES: { method: string; path: RegExp; answer: (call: Call) => void | Pro
   { method: "GET", path: /^\/nodes\/([^/]+)\/telemetry$/, answer: getTelemetry },
   { method: "POST", path: /^\/nodes\/([^/]+)\/drain$/, answer: drain },
   { method: "POST", path: /^\/nodes\/([^/]+)\/resume$/, answer: resume },
+  { method: "POST", path: /^\/nodes\/([^/]+)\/bar$/, answer: bar },
+  { method: "POST", path: /^\/nodes\/([^/]+)\/unbar$/, answer: unbar },
   { method: "GET", path: /^\/workloads$/, answer: listWorkloads },
   { method: "POST", path: /^\/workloads$/, answer: submit },
   { method: "GET", path: /^\/workloads\/([^/]+)$/, answer: getWorkload },
@@ -88,7 +94,7 @@ export async function answerApi(request: IncomingMessage, response: ServerRespon
     if (response.headersSent) return void response.destroy();
     const known =
       error instanceof ApiError ? error : new ApiError("internal", "something went wrong; the log says what");
-    if (known !== error) doors.log.error({ err: error, url: request.url }, "request failed");
+    if (known !== error) doors.log.error({ err: error, url: request.url }, `a request to the API failed: ${BUG}`);
     // What was not read of the body is not waited for.
     if (!request.complete) response.setHeader("connection", "close");
     sendJson(response, known.status, { error: { code: known.code, message: known.message } });
@@ -167,6 +173,24 @@ async function drain(call: Call): Promise<void> {
 
 async function resume(call: Call): Promise<void> {
   await call.doors.schedule.command(call.id, { type: "resume" });
+  getNode(call);
+}
+
+/** Out at once. What runs there is the node's affair: it ends as each workload's `onDisconnect` says. */
+async function bar(call: Call): Promise<void> {
+  const { doors } = call;
+  const { id } = nodeOf(call);
+  const options = await body(call, BarBody, "bad_message");
+  doors.database.bar(id, options);
+  doors.schedule.sessions.get(id)?.close(CLOSE.refused, barredInWords(options.reason));
+  doors.log.info({ node: id, ...options }, "node barred");
+  getNode(call);
+}
+
+function unbar(call: Call): void {
+  const { id } = nodeOf(call);
+  call.doors.database.bar(id, false);
+  call.doors.log.info({ node: id }, "node let in again");
   getNode(call);
 }
 

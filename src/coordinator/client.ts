@@ -65,6 +65,15 @@ export class CoordinatorClient {
     return (await this.#json("POST", `/nodes/${encodeURIComponent(node)}/resume`)) as NodeView;
   }
 
+  /** Keeps a node out from now on. */
+  async bar(node: string, options: { reason?: string }): Promise<NodeView> {
+    return (await this.#json("POST", `/nodes/${encodeURIComponent(node)}/bar`, options)) as NodeView;
+  }
+
+  async unbar(node: string): Promise<NodeView> {
+    return (await this.#json("POST", `/nodes/${encodeURIComponent(node)}/unbar`)) as NodeView;
+  }
+
   /** A join token for so many new nodes; 1 and an hour where nothing else is said. */
   async makeToken(options: { uses?: number; expiresInSeconds?: number } = {}): Promise<MadeToken> {
     return (await this.#json("POST", "/tokens", options)) as MadeToken;

@@ -31,6 +31,8 @@ const MIGRATIONS = [
   `ALTER TABLE tokens ADD COLUMN expires_at TEXT;
    CREATE TABLE retired_keys (
      id TEXT PRIMARY KEY, public_key TEXT NOT NULL, node TEXT NOT NULL REFERENCES nodes (id), retired_at TEXT NOT NULL) STRICT;`,
+  `ALTER TABLE nodes ADD COLUMN barred_at TEXT;
+   ALTER TABLE nodes ADD COLUMN barred_because TEXT;`,
 ];
 
 /** A node as its last sessions told it. */
@@ -47,6 +49,8 @@ export interface NodeRecord {
   acked: number;
   firstSeenAt: string;
   lastSeenAt: string;
+  /** The operator keeps it out. */
+  barred?: { at: string; reason?: string };
 }
 
 /** An event in the order in which the coordinator took it; `position` grows over all nodes. */
@@ -93,6 +97,8 @@ const NodeRow = z.object({
   acked: z.number(),
   first_seen_at: z.string(),
   last_seen_at: z.string(),
+  barred_at: z.string().nullable(),
+  barred_because: z.string().nullable(),
 });
 const EventRow = z.object({ position: z.number(), node: z.string(), body: z.string() });
 
@@ -137,6 +143,7 @@ export class CoordinatorDatabase implements Disposable {
         return { ok: false, why: { kind: "taken", id: key.id } };
       }
       const known = this.node(successor ?? node.id);
+      if (known?.barred !== undefined) return { ok: false, why: { kind: "barred", ...known.barred } };
       const isLetIn = known !== undefined || options.open || (joinToken !== undefined && this.tokens.spend(joinToken));
       if (!isLetIn) return { ok: false, why: { kind: "unknown" } };
       const held = known?.acked ?? 0;
@@ -175,6 +182,13 @@ export class CoordinatorDatabase implements Disposable {
 
   seen(node: string): void {
     this.#db.prepare("UPDATE nodes SET last_seen_at = ? WHERE id = ?").run(this.#nowIso(), node);
+  }
+
+  /** Keeps a node's key out from now on, whatever token it brings, or lets it in again. */
+  bar(node: string, barred: { reason?: string } | false): void {
+    this.#db
+      .prepare("UPDATE nodes SET barred_at = ?, barred_because = ? WHERE id = ?")
+      .run(barred === false ? null : this.#nowIso(), (barred === false ? undefined : barred.reason) ?? null, node);
   }
 
   node(id: string): NodeRecord | undefined {
@@ -281,6 +295,9 @@ function nodeOf(row: z.infer<typeof NodeRow>): NodeRecord {
     acked: row.acked,
     firstSeenAt: row.first_seen_at,
     lastSeenAt: row.last_seen_at,
+    ...(row.barred_at !== null && {
+      barred: { at: row.barred_at, ...(row.barred_because !== null && { reason: row.barred_because }) },
+    }),
   };
 }
 

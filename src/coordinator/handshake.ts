@@ -16,6 +16,8 @@ export interface Rejection {
   code: string;
   message: string;
   retryAfterSeconds?: number;
+  /** What the operator can do about it; for the log alone. */
+  remedy?: string;
 }
 
 /**
@@ -72,7 +74,11 @@ function refuteRotation(
 }
 
 /** What the database found against a `hello` that proves what it says. */
-export type Hindrance = { kind: "unknown" } | { kind: "replaced"; by: string } | { kind: "taken"; id: string };
+export type Hindrance =
+  | { kind: "unknown" }
+  | { kind: "replaced"; by: string }
+  | { kind: "taken"; id: string }
+  | { kind: "barred"; reason?: string };
 
 /** Too many tokens that admit nobody came from there. */
 export function guessesTooOften(retryAfterSeconds: number): Rejection {
@@ -82,7 +88,18 @@ export function guessesTooOften(retryAfterSeconds: number): Rejection {
 
 /** A hello that holds, and is not let in all the same. */
 export function notAdmitted(hello: Hello, why: Hindrance): Rejection {
-  return { closeCode: CLOSE.refused, code: "refused", message: inWords(hello, why) };
+  const remedy = '"gpunode coordinator token create" makes a join token that admits it';
+  return {
+    closeCode: CLOSE.refused,
+    code: "refused",
+    message: inWords(hello, why),
+    ...(why.kind === "unknown" && { remedy }),
+  };
+}
+
+/** What a node is told whose key the operator keeps out. */
+export function barredInWords(reason: string | undefined): string {
+  return `the operator of this coordinator has barred this node${reason === undefined ? "" : `: ${reason}`}`;
 }
 
 function inWords(hello: Hello, why: Hindrance): string {
@@ -91,6 +108,8 @@ function inWords(hello: Hello, why: Hindrance): string {
       return `this key was given up for another one, and the node is ${why.by} now`;
     case "taken":
       return `the new key is ${why.id}'s, which is a node here already or was one`;
+    case "barred":
+      return barredInWords(why.reason);
     case "unknown":
       return hello.joinToken === undefined
         ? "this coordinator does not know the node's key: it needs a join token"

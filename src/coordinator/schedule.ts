@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { Advertise, Problem } from "../protocol/frames.ts";
+import type { Problem } from "../protocol/frames.ts";
 import { CLOSE, MAX_FRAME_BYTES } from "../protocol/limits.ts";
 import { Workload, type WorkloadInput } from "../protocol/workload.ts";
 import { ApiError } from "./api-error.ts";
@@ -8,6 +8,7 @@ import type { CoordinatorDatabase, StoreResult } from "./database.ts";
 import type { Log } from "./log.ts";
 import { type Candidate, explain, match } from "./match.ts";
 import { matchByPriority } from "./match-by-priority.ts";
+import { Refusals } from "./refusals.ts";
 import type { Session } from "./session.ts";
 import type { CommandAnswer, CommandBody, SessionDoors } from "./session-doors.ts";
 import { isEnd, type PlacementState } from "./states.ts";
@@ -41,8 +42,7 @@ export class Schedule implements SessionDoors {
   readonly #startedMs: number;
   /** node → when two agents were last seen with its key at the same time, milliseconds since the epoch. */
   readonly #twice = new Map<string, number>();
-  /** workload → node → what it said, and the advertisement it was picked by. */
-  readonly #refusals = new Map<string, Map<string, { advertisement: Advertise; message: string }>>();
+  readonly #refusals = new Refusals();
   /** workload → why it has no node yet. */
   readonly #waitingFor = new Map<string, string>();
   /** Called after anything changed; those who follow events look then. */
@@ -172,7 +172,8 @@ export class Schedule implements SessionDoors {
     for (const { workload, effect, message } of result.effects) {
       if (effect !== "none") session.progress.delete(workload);
       if (effect === "ended") this.#forget(workload);
-      if (effect === "rejected") this.#refused(workload, session, `rejected it: ${message ?? "without a word why"}`);
+      if (effect === "rejected")
+        this.#refusals.note(workload, session, `rejected it: ${message ?? "without a word why"}`);
       if (effect === "requeued") this.#log.info({ workload }, `workload preempted, and waits again: ${message ?? ""}`);
     }
     this.#settleReleased(session);
@@ -260,7 +261,7 @@ export class Schedule implements SessionDoors {
     this.#log.info({ workload: workload.id, node: session.nodeId, code }, `node refused the workload: ${message}`);
     if (record.wanted === "stopped") return this.#end(workload.id, { state: "stopped", reason: "released" });
     this.#database.workloads.unplace(workload.id);
-    this.#refused(workload.id, session, `refused it: ${message}`);
+    this.#refusals.note(workload.id, session, `refused it: ${message}`);
     this.place();
   }
 
@@ -271,14 +272,9 @@ export class Schedule implements SessionDoors {
       const { advertisement, nodeId, hello } = session;
       if (advertisement === undefined || hello === undefined || !session.isSynced) return [];
       const here = placed.filter((other) => other.node === nodeId);
-      const refusal = this.#refusalOf(record, session) ?? this.#tooLarge(record, here);
+      const refusal = this.#refusals.of(record.id, session) ?? this.#tooLarge(record, here);
       return candidateOf({ id: nodeId, name: hello.node.name, advertisement, refusal }, here, isOver);
     });
-  }
-
-  #refusalOf(record: WorkloadRecord, session: Session): string | undefined {
-    const refusal = this.#refusals.get(record.id)?.get(session.nodeId);
-    return refusal !== undefined && refusal.advertisement === session.advertisement ? refusal.message : undefined;
   }
 
   /** The desired set of a node must fit into one `sync` frame. */
@@ -287,13 +283,6 @@ export class Schedule implements SessionDoors {
     // Half, because secrets and escapes are not counted here.
     if (bytes <= MAX_FRAME_BYTES / 2) return undefined;
     return `its desired set would have ${bytes} bytes, at most ${MAX_FRAME_BYTES / 2} are given to one node`;
-  }
-
-  #refused(workload: string, session: Session, message: string): void {
-    const { advertisement } = session;
-    if (advertisement === undefined) return;
-    const byNode = this.#refusals.get(workload) ?? new Map();
-    this.#refusals.set(workload, byNode.set(session.nodeId, { advertisement, message }));
   }
 
   /** The workload with its secrets; where the key to those is gone it ends, because it can't be run as it was meant. */
@@ -316,7 +305,7 @@ export class Schedule implements SessionDoors {
   }
 
   #forget(id: string): void {
-    this.#refusals.delete(id);
+    this.#refusals.forget(id);
     this.#waitingFor.delete(id);
   }
 

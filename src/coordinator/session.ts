@@ -10,7 +10,6 @@ import {
   Log as LogFrame,
   Progress,
   Reply,
-  type ReplyError,
   Telemetry,
 } from "../protocol/frames.ts";
 import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
@@ -18,6 +17,7 @@ import { check, type FrameProblem, parseFrame, type RawFrame, refOf } from "../p
 import { guessesTooOften, notAdmitted, type Rejection, refuteHello } from "./handshake.ts";
 import { readEvents } from "./incoming-events.ts";
 import { LogStream, NODE_DISCONNECTED } from "./log-stream.ts";
+import { GONE, PendingCommands } from "./pending-commands.ts";
 import type { CommandAnswer, CommandBody, LogsAnswer, SessionDoors, SessionSettings } from "./session-doors.ts";
 import type { Stranger } from "./strangers.ts";
 
@@ -50,7 +50,7 @@ export class Session {
   readonly #settings: SessionSettings;
   readonly #stranger: Stranger;
   readonly #nonce = randomBytes(32).toString("base64url");
-  readonly #waiting = new Map<string, { settle(answer: CommandAnswer): void; timer: NodeJS.Timeout }>();
+  readonly #commands: PendingCommands;
   readonly #streams = new Map<string, LogStream>();
   readonly #holders = new Set<object>();
   /** What is done with each frame of a welcomed agent. */
@@ -65,17 +65,17 @@ export class Session {
       }
     }),
     events: (frame) => this.#events(frame),
-    reply: this.#taker(Reply, (value) => {
-      const answer: CommandAnswer = value.ok ? { ok: true } : { ok: false, why: "refused", error: value.error };
-      this.#waiting.get(value.ref)?.settle(answer);
-    }),
+    reply: this.#taker(Reply, (value) => this.#commands.replied(value)),
     log: this.#taker(LogFrame, (value) => this.#streams.get(value.ref)?.push(value)),
     logEnd: this.#taker(LogEnd, ({ ref, reason }) => {
       this.#streams.get(ref)?.end(reason);
       this.#streams.delete(ref);
     }),
     error: this.#taker(ErrorFrame, ({ code, message }) =>
-      this.#settings.log.warn({ node: this.nodeId, code }, `the agent could not use a frame: ${message}`),
+      this.#settings.log.warn(
+        { node: this.nodeId, code },
+        `the agent could not use a frame: ${message}. If it is older or newer than this coordinator, upgrade the older one`,
+      ),
     ),
   };
   #state: "greeting" | "welcomed" | "synced" | "closed" = "greeting";
@@ -98,6 +98,7 @@ export class Session {
     this.#doors = doors;
     this.#settings = settings;
     this.#stranger = stranger;
+    this.#commands = new PendingCommands((frame) => this.#send(frame), { timeoutMs: settings.commandTimeoutMs });
     // Bytes, not frames: a large frame that comes slowly is a sign of life as well.
     let bytesUnproved = 0;
     request.socket.on("data", (chunk: Buffer) => {
@@ -170,7 +171,7 @@ export class Session {
     this.#isReplaced = code === CLOSE.replaced;
     this.#stranger.leave();
     for (const timer of this.#timers) clearTimeout(timer);
-    for (const { settle } of [...this.#waiting.values()]) settle({ ok: false, why: "gone", error: GONE });
+    this.#commands.giveUp();
     for (const stream of this.#streams.values()) stream.end(NODE_DISCONNECTED);
     this.#streams.clear();
     this.#socket.resume();
@@ -191,7 +192,10 @@ export class Session {
       else this.#dispatch(frame.value);
     } catch (error) {
       // A full disk, mostly. What was not stored was not acked, so the agent sends it again in its next session.
-      this.#settings.log.error({ node: this.nodeId, err: error }, "session ends: a frame could not be worked on");
+      this.#settings.log.error(
+        { node: this.nodeId, err: error },
+        "session ends: a frame could not be worked on, and is sent again in the next one; is there room on the disk of the state folder?",
+      );
       this.close(1011, "internal");
     }
   }
@@ -230,7 +234,10 @@ export class Session {
     if (replaces !== undefined)
       log.info({ ...about, replaces }, "node has a new key; its old one is refused from now on");
     if (admitted.unseen > 0 && !admitted.isNew) {
-      log.warn({ ...about, count: admitted.unseen }, "events are neither here nor in the node's log any more");
+      log.warn(
+        { ...about, count: admitted.unseen },
+        'events are neither here nor in the node\'s log any more; "gpunode usage" on the node still has the usage records among them',
+      );
     }
     this.#state = "welcomed";
     this.#stranger.leave();
@@ -299,7 +306,7 @@ export class Session {
       const { beyondHole: seq, acked } = result;
       this.#settings.log.warn(
         { node: this.nodeId, seq, acked },
-        "events came with a hole before them and were not taken",
+        "events came with a hole before them and were not taken; the node sends them again in order",
       );
     }
     this.#send({ type: "ack", seq: result.acked });
@@ -308,21 +315,7 @@ export class Session {
   }
 
   #request(id: string, command: CommandBody): Promise<CommandAnswer> {
-    if (!this.isSynced) return Promise.resolve({ ok: false, why: "gone", error: GONE });
-    return new Promise((resolve) => {
-      const settle = (answer: CommandAnswer) => {
-        clearTimeout(timer);
-        this.#waiting.delete(id);
-        resolve(answer);
-      };
-      const { commandTimeoutMs } = this.#settings;
-      const timer = setTimeout(() => {
-        const message = `the node did not answer "${command.type}" within ${commandTimeoutMs / 1000} s`;
-        settle({ ok: false, why: "silent", error: { code: "internal", message } });
-      }, commandTimeoutMs);
-      this.#waiting.set(id, { settle, timer });
-      this.#send({ ...command, id });
-    });
+    return this.isSynced ? this.#commands.send(id, command) : Promise.resolve({ ok: false, why: "gone", error: GONE });
   }
 
   /** A command whose reply changes nothing. */
@@ -334,7 +327,7 @@ export class Session {
     if (this.#socket.readyState !== this.#socket.OPEN) return;
     this.#socket.send(JSON.stringify(frame));
     if (this.#socket.bufferedAmount > MAX_UNREAD_BYTES) {
-      this.#settings.log.warn({ node: this.nodeId }, "session ends: the agent does not read");
+      this.#settings.log.warn({ node: this.nodeId }, "session ends: the agent does not read; it may come back");
       this.#socket.terminate();
     }
   }
@@ -349,9 +342,10 @@ export class Session {
     if (this.#badFrames >= MAX_BAD_FRAMES) this.close(CLOSE.badMessage, `${MAX_BAD_FRAMES} frames could not be used`);
   }
 
-  #reject({ closeCode, ...told }: Rejection): void {
+  #reject({ closeCode, remedy, ...told }: Rejection): void {
     const { code, message } = told;
-    this.#settings.log.warn({ code, address: this.#address }, `node not let in: ${message}`);
+    const advice = remedy === undefined ? "" : `; ${remedy}`;
+    this.#settings.log.warn({ code, address: this.#address }, `node not let in: ${message}${advice}`);
     this.#send({ type: "reject", ...told });
     this.close(closeCode, message);
   }
@@ -373,7 +367,6 @@ const BINARY = {
   ok: false,
   problem: { code: "bad_message", message: "frames are text, this one is binary" },
 } as const;
-const GONE: ReplyError = { code: "internal", message: "the node is not connected" };
 /** A `hello` is a frame, and has at most 1 MiB; nobody else's bytes are kept. */
 const MAX_UNPROVED_BYTES = 2 * 1024 * 1024;
 /** An agent that reads nothing while this much waits for it is cut off. */

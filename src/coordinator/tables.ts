@@ -13,11 +13,13 @@ interface Cell {
   style?: Style;
 }
 
+const NODE_STYLE = { available: "green", draining: "yellow", offline: "yellow", barred: "red" } as const;
+
 export function nodesTable(nodes: readonly NodeView[], stream: NodeJS.WriteStream): string {
   const rows = nodes.map((node) => [
     node.name,
     node.id,
-    { text: node.state, style: node.state === "available" ? ("green" as const) : ("yellow" as const) },
+    { text: node.state, style: NODE_STYLE[node.state] },
     gpusInWords(node),
     String(node.workloads.length),
     node.connected ? "now" : node.lastSeenAt,

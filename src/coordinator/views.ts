@@ -15,7 +15,9 @@ export interface NodeView extends Partial<Omit<Advertise, "type" | "state" | "im
   name: string;
   labels: Record<string, string>;
   connected: boolean;
-  state: "available" | "draining" | "offline";
+  state: "available" | "draining" | "offline" | "barred";
+  /** Set where the operator keeps it out. */
+  barred?: { at: string; reason?: string };
   agentVersion: string;
   bootId: string;
   firstSeenAt: string;
@@ -53,7 +55,7 @@ export function nodeView(record: NodeRecord, from: { database: CoordinatorDataba
     ...own,
     ...(replaces.length > 0 && { replaces }),
     connected,
-    state: connected ? (state ?? "available") : "offline",
+    state: record.barred !== undefined ? "barred" : connected ? (state ?? "available") : "offline",
     ...advertised,
     ...(problems.length > 0 && { problems }),
     workloads: from.database.workloads.placed(record.id).map((workload) => workload.id),

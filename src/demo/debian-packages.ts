@@ -19,6 +19,19 @@ export class TestbedUnavailableError extends Error {
 /** Programs and the Debian packages that hold them: `{ dockerd: "docker.io" }`. */
 export type WantedPrograms = Readonly<Record<string, string>>;
 
+export interface UnpackOptions {
+  /** Kept for the next call, which then needs no network. */
+  dir: string;
+  log: (line: string) => void;
+  /** Packages without a program (fonts), unpacked beside those that have one. */
+  also?: readonly string[];
+  /** What to do where the programs cannot be had; a sentence. */
+  remedy?: string;
+  signal?: AbortSignal;
+}
+
+const REMEDY = "Install Docker, start it and try again.";
+
 /** Found or unpacked programs and the environment in which they run. */
 export interface Programs {
   /** Absolute path of each wanted program. */
@@ -35,19 +48,17 @@ export interface Programs {
  * starts at the next boot, a group and configuration files, on a machine that is somebody's. Nothing outside `dir`
  * changes, except that apt may refresh its own package lists.
  *
- * `dir` is kept for the next call, which then needs no network.
- *
  * @throws {TestbedUnavailableError} where a program is missing and this is not Debian or one of its relatives.
  */
-export async function findOrUnpack(
-  wanted: WantedPrograms,
-  options: { dir: string; log: (line: string) => void; signal?: AbortSignal },
-): Promise<Programs> {
+export async function findOrUnpack(wanted: WantedPrograms, options: UnpackOptions): Promise<Programs> {
   const inherited = [...(process.env.PATH ?? "").split(delimiter).filter((folder) => folder !== ""), ...SYSTEM_FOLDERS];
   const here = await findAll(wanted, inherited);
   if (here.missing.length === 0) return { paths: here.paths, env: { PATH: unique(inherited).join(delimiter) } };
 
-  const packages = unique(here.missing.map((program) => wanted[program] ?? program)).sort();
+  const packages = unique([
+    ...here.missing.map((program) => wanted[program] ?? program),
+    ...(options.also ?? []),
+  ]).sort();
   const root = join(options.dir, packages.join("+"));
   const folders = unique([...["usr/sbin", "usr/bin", "sbin", "bin"].map((folder) => join(root, folder)), ...inherited]);
   if (!(await exists(root))) await unpack(packages, root, options);
@@ -55,7 +66,7 @@ export async function findOrUnpack(
   if (found.missing.length > 0) {
     throw new TestbedUnavailableError(
       `Debian's packages ${packages.join(", ")} do not hold ${found.missing.join(", ")} on this machine. ` +
-        "Install Docker yourself and start again.",
+        (options.remedy ?? REMEDY),
     );
   }
   const env: Record<string, string> = { PATH: folders.join(delimiter) };
@@ -70,12 +81,8 @@ export async function findProgram(name: string): Promise<string | undefined> {
   return (await findAll({ [name]: name }, folders)).paths[name];
 }
 
-async function unpack(
-  packages: readonly string[],
-  root: string,
-  options: { log: (line: string) => void; signal?: AbortSignal },
-): Promise<void> {
-  await requireDebian(packages);
+async function unpack(packages: readonly string[], root: string, options: UnpackOptions): Promise<void> {
+  await requireDebian(packages, options.remedy ?? REMEDY);
   const parent = dirname(root);
   await mkdir(parent, { recursive: true });
   const work = await mkdtemp(join(parent, ".unpacking-"));
@@ -130,13 +137,12 @@ async function download(packages: readonly string[], archives: string, signal?: 
   }
 }
 
-async function requireDebian(packages: readonly string[]): Promise<void> {
+async function requireDebian(packages: readonly string[], remedy: string): Promise<void> {
   const release = await readFile("/etc/os-release", "utf8").catch(() => "");
   const family = [...release.matchAll(/^ID(?:_LIKE)?="?([^"\n]*)"?$/gm)].flatMap((match) => match[1]?.split(" ") ?? []);
   if (family.includes("debian") && (await findProgram("apt-get")) && (await findProgram("dpkg-deb"))) return;
   throw new TestbedUnavailableError(
-    `This machine lacks ${packages.join(", ")}, and it is not Debian or Ubuntu, where they could be fetched. ` +
-      "Install Docker, start it and try again.",
+    `This machine lacks ${packages.join(", ")}, and it is not Debian or Ubuntu, where they could be fetched. ${remedy}`,
   );
 }
 

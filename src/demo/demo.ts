@@ -167,6 +167,7 @@ function configText(
     `telemetry = { interval_ms = ${SAMPLE_MS} }`,
     // The jobs are the demo's own, and it leaves the firewall of the machine it is tried on alone.
     "network = { isolate_lan = false }",
+    'metrics = { listen = "127.0.0.1:0" }',
     ...(options.hasGpus ? [] : [`nvidia = { smi = ${JSON.stringify(options.simulator)}, simulated = true }`]),
     "",
   ].join("\n");

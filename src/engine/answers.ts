@@ -140,7 +140,19 @@ export const PullLine = z.object({
 });
 export type PullLine = z.infer<typeof PullLine>;
 
-export const VersionAnswer = z.object({ Version: z.string(), ApiVersion: z.string() });
+export const VersionAnswer = z.object({
+  Version: z.string(),
+  ApiVersion: z.string(),
+  /** Podman answers as Docker does and names itself here. */
+  Components: z
+    .array(z.object({ Name: text }))
+    .nullish()
+    .transform((list) => list ?? []),
+  Platform: z
+    .object({ Name: text })
+    .nullish()
+    .transform((platform) => platform ?? { Name: "" }),
+});
 
 export const InfoAnswer = z.object({
   Driver: z.string().exactOptional(),
@@ -152,6 +164,8 @@ export const InfoAnswer = z.object({
   PidsLimit: z.boolean().exactOptional(),
   DockerRootDir: z.string().exactOptional(),
   CgroupVersion: z.string().exactOptional(),
+  CgroupDriver: z.string().exactOptional(),
+  LiveRestoreEnabled: z.boolean().exactOptional(),
   Runtimes: z.record(z.string(), z.unknown()).nullish(),
   InitBinary: text,
   InitCommit: z.object({ ID: text }).nullish(),

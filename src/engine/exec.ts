@@ -122,7 +122,10 @@ async function endExec(
       "a command in a container ran out of its time and could not be killed: it goes on until the container ends",
     );
   } catch (error) {
-    log?.warn({ containerId, err: error }, "a command in a container ran out of its time and could not be killed");
+    log?.warn(
+      { containerId, err: error },
+      "a command in a container ran out of its time and could not be killed: it may go on until the container ends",
+    );
   }
 }
 

@@ -85,7 +85,7 @@ function familiar(repository: string): string {
 }
 
 /** On the image of our own probe, which is nobody's to start; the type holds it to the name the isolation room uses. */
-const LABEL_PROBE: typeof LabelProbe = "org.gpunode.probe";
+export const LABEL_PROBE: typeof LabelProbe = "org.gpunode.probe";
 
 /** What this node could start without a pull. */
 export async function listImages(client: EngineClient): Promise<ImageInfo[]> {

@@ -35,25 +35,16 @@ export function engineFacts(client: EngineClient): EngineFacts {
       client.ask((abortSignal) => client.get("/version", { abortSignal }), options),
       client.ask((abortSignal) => client.get("/info", { abortSignal }), options),
     ]);
-    const { Version, ApiVersion } = parseAnswer(VersionAnswer, version, "its version");
+    const itsVersion = parseAnswer(VersionAnswer, version, "its version");
     const answer = parseAnswer(InfoAnswer, info, "itself");
-    const { Driver, CgroupVersion, Runtimes, InitBinary, InitCommit, DockerRootDir } = answer;
+    const { InitBinary, InitCommit, DockerRootDir } = answer;
     dataRoot = DockerRootDir;
     mayHoldDisk = holdsDisk(answer);
-    apiMinor = Number(/^1\.(\d+)/.exec(ApiVersion)?.[1] ?? 0);
+    apiMinor = Number(/^1\.(\d+)/.exec(itsVersion.ApiVersion)?.[1] ?? 0);
     // The engine names the init program it would use whether it is there or not; Debian's docker.io may come without.
     // Where it could not run the program to ask for its version, that reads "N/A". Debian's tini names no commit: "".
     init = InitBinary !== "" && InitCommit?.ID !== "N/A";
-    return {
-      kind: "docker",
-      available: true,
-      version: Version,
-      apiVersion: ApiVersion,
-      ...(Driver !== undefined && { storageDriver: Driver }),
-      ...(CgroupVersion !== undefined && { cgroupVersion: CgroupVersion }),
-      ...(Runtimes && { runtimes: Object.keys(Runtimes).sort() }),
-      ...keepsApart(answer),
-    };
+    return engineInfoOf(itsVersion, answer);
   }
 
   return {
@@ -71,8 +62,26 @@ export function engineFacts(client: EngineClient): EngineFacts {
   };
 }
 
+/** Its answers in the protocol's words. */
+export function engineInfoOf(
+  { Version, ApiVersion }: z.infer<typeof VersionAnswer>,
+  answer: z.infer<typeof InfoAnswer>,
+): EngineInfo & { available: true } {
+  const { Driver, CgroupVersion, Runtimes } = answer;
+  return {
+    kind: "docker",
+    available: true,
+    version: Version,
+    apiVersion: ApiVersion,
+    ...(Driver !== undefined && { storageDriver: Driver }),
+    ...(CgroupVersion !== undefined && { cgroupVersion: CgroupVersion }),
+    ...(Runtimes && { runtimes: Object.keys(Runtimes).sort() }),
+    ...keepsApart(answer),
+  };
+}
+
 /** Storage drivers that know `size` (https://docs.docker.com/reference/cli/docker/container/create/#storage-opt). overlay2 also needs xfs mounted with `pquota`. */
-function holdsDisk({ Driver, DriverStatus }: z.infer<typeof InfoAnswer>): boolean {
+export function holdsDisk({ Driver, DriverStatus }: z.infer<typeof InfoAnswer>): boolean {
   if (Driver === "btrfs" || Driver === "zfs") return true;
   const backing = DriverStatus?.find(([name]) => name === "Backing Filesystem")?.[1];
   return Driver === "overlay2" && backing === "xfs";

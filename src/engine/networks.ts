@@ -55,6 +55,7 @@ export function ownNetworks(client: EngineClient, nodeId: string, givesIpv6: () 
         [BRIDGE]: spec.bridge,
         // There is one container on it; should there ever be two, they do not see each other.
         "com.docker.network.bridge.enable_icc": "false",
+        ...(spec.mtu !== undefined && { "com.docker.network.driver.mtu": String(spec.mtu) }),
       },
     };
     try {

@@ -13,6 +13,11 @@ export function uptimeMs(): number {
   return uptime() * 1000;
 }
 
+/** When this machine was started, by the wall clock of now; milliseconds since the epoch. */
+export function bootTimeMs(now: () => number = Date.now): number {
+  return now() - uptimeMs();
+}
+
 /** Where the clock's position is remembered over restarts of the agent. */
 export interface ClockMemory {
   get(): string | undefined;

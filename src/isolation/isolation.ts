@@ -28,6 +28,8 @@ export interface IsolationDoors {
   firewall: Firewall;
   exceptions: readonly Exception[];
   bandwidthMbit?: number;
+  /** Bytes of the largest packet that gets out of this machine; undefined where nobody knows. */
+  uplinkMtu?(): number | undefined;
   runtime?: string;
   /** Names of the containers whose workloads have not ended: their networks stay. */
   live(): readonly string[];
@@ -45,6 +47,13 @@ const SETTLE_MS = 50;
 const RETRY_FIRST_MS = 30_000;
 const RETRY_MOST_MS = 10 * 60_000;
 
+/** Bytes of a packet on Ethernet, the engine's default. */
+const ETHERNET_MTU = 1500;
+/** Every link carries as much (RFC 791, RFC 8200). */
+const [LEAST_MTU, LEAST_MTU_IPV6] = [576, 1280];
+
+const RULES_LOST =
+  'somebody changed or flushed gpunode\'s rules in the packet filter; they are set again. A firewall that is started anew does that once: where it happens again and again, let it leave the table "gpunode" alone';
 const REMEDY = "or set network.isolate_lan = false: workloads then reach your network";
 
 /** Sets the rules before it resolves, and goes on by itself; never rejects. */
@@ -73,8 +82,7 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
   function tell(next: string | undefined): void {
     if (next === problem) return;
     problem = next;
-    if (next !== undefined) log.warn({ code: "network_isolation" }, next);
-    else log.info({}, "workloads are kept off the owner's network, as a trial has shown");
+    if (next === undefined) log.info({}, "workloads are kept off the owner's network, as a trial has shown");
     doors.changed();
   }
 
@@ -91,7 +99,7 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
     if (set?.script !== script || lost) {
       await firewall.run(script);
       set = { script, listed: await firewall.table() };
-      if (lost) log.warn({}, "somebody changed or flushed gpunode's rules in the packet filter; they are set again");
+      if (lost) log.warn({}, RULES_LOST);
     }
     if (lost || moved) trial = undefined;
   }
@@ -215,7 +223,10 @@ export async function startIsolation(doors: IsolationDoors): Promise<Isolation> 
       }
       const ipv6 = surroundings?.hasIpv6 ?? false;
       const bridge = bridgeOf(doors.nodeId, name);
-      const made = known.get(name) ?? networks.create({ name, bridge, labels, ipv6 });
+      // Larger packets would be dropped on the way out, and downloads hang: a VPN, a cloud. The engine's own are never made larger.
+      const mtu = doors.uplinkMtu?.() ?? ETHERNET_MTU;
+      const smaller = mtu < ETHERNET_MTU ? { mtu: Math.max(mtu, ipv6 ? LEAST_MTU_IPV6 : LEAST_MTU) } : {};
+      const made = known.get(name) ?? networks.create({ name, bridge, labels, ipv6, ...smaller });
       known.set(name, made);
       made.catch(() => known.delete(name));
       return await made;

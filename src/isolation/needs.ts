@@ -10,6 +10,8 @@ export interface NetworkSpec {
   labels: Record<string, string>;
   /** With IPv6 where the engine gives out addresses by itself (Docker 27 and newer), or on this subnet with any engine. */
   ipv6: boolean | string;
+  /** Largest packet in bytes; the engine's own (1,500 unless its owner set another) where absent. */
+  mtu?: number;
 }
 
 /** A network as the engine has it. */

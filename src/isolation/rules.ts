@@ -1,4 +1,4 @@
-import { type Cidr, formatCidr, isSingle } from "./addresses.ts";
+import { type Cidr, formatCidr, isSingle, parseCidr } from "./addresses.ts";
 import { ALWAYS_BLOCKED } from "./blocked.ts";
 
 /** Our table; everything we tell nftables is in it. */
@@ -15,6 +15,14 @@ export interface Exception {
   readonly port?: number;
   /** Both where absent; goes with a port. */
   readonly protocol?: "tcp" | "udp";
+}
+
+/** What the configuration allows, as the rules take it; what is no address is left out. */
+export function exceptionsOf(allowed: readonly (Omit<Exception, "to"> & { address: string })[]): Exception[] {
+  return allowed.flatMap(({ address, ...rest }) => {
+    const to = parseCidr(address);
+    return to === undefined ? [] : [{ to, ...rest }];
+  });
 }
 
 /** All that the rules depend on. */

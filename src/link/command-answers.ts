@@ -1,4 +1,4 @@
-import { GpunodeError } from "../protocol/errors.ts";
+import { BUG, GpunodeError } from "../protocol/errors.ts";
 import type { Command } from "../protocol/frames.ts";
 import { LogStreams } from "./log-streams.ts";
 import type { AgentCommand, LinkDoors } from "./needs.ts";
@@ -58,7 +58,7 @@ export class CommandAnswers implements AsyncDisposable {
     // Neither the reply nor the log gets the message: it may quote the command, and the command may carry secrets.
     this.#doors.log.error(
       { command: type, ...whereOf(error) },
-      "a command failed with an error that is no refusal: a bug",
+      `a command failed with an error that is no refusal: ${BUG}`,
     );
     const message = `${type} failed with an internal error; the agent's log says where`;
     this.#outbox.send({ type: "reply", ref: id, ok: false, error: { code: "internal", message } });

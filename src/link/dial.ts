@@ -63,7 +63,12 @@ export function coordinatorAddress(
 export async function dial(options: DialOptions, signal: AbortSignal): Promise<DialledSocket> {
   const limit = new AbortController();
   const timer = setTimeout(
-    () => limit.abort(new DialError(`no answer within ${options.timeoutMs / 1000} s`)),
+    () =>
+      limit.abort(
+        new DialError(
+          `no answer within ${options.timeoutMs / 1000} s: the host is off or busy, or a firewall drops the connection`,
+        ),
+      ),
     options.timeoutMs,
   );
   const either = AbortSignal.any([signal, limit.signal]);
@@ -103,9 +108,12 @@ function open({ address }: DialOptions, client: ClientOptions, signal: AbortSign
   });
   socket.once("unexpected-response", (request, response) => {
     const retryAfterSeconds = Number(response.headers["retry-after"]);
+    const { statusCode: status = 0 } = response;
+    const { location } = response.headers;
     request.destroy();
     reject(
-      new DialError(`it answered HTTP ${response.statusCode} instead of a WebSocket: is the path right?`, {
+      new DialError(`it answered HTTP ${status} instead of a WebSocket: is the path right?`, {
+        http: { status, ...(location !== undefined && { location }) },
         ...(retryAfterSeconds > 0 && { retryAfterSeconds }),
       }),
     );
@@ -122,22 +130,33 @@ function open({ address }: DialOptions, client: ClientOptions, signal: AbortSign
 
 /** CA, certificate and key; and the way through the proxy. */
 async function socketOptions(options: DialOptions, signal: AbortSignal): Promise<ClientOptions> {
-  const { address, caFile, certFile, keyFile, proxy } = options;
+  // Said, so that NODE_TLS_REJECT_UNAUTHORIZED in somebody's environment does not say otherwise.
+  const tls = { rejectUnauthorized: true, ...(await credentials(options, signal)) };
+  if (options.proxy === undefined) return tls;
+  const { isSecure, host, target, servername } = whereTo(options.address);
+  const way = await connectThroughProxy(proxyUrl(options.proxy), target, signal);
+  return { createConnection: () => (isSecure ? tlsConnect({ ...tls, socket: way, servername, host }) : way) };
+}
+
+/** What is presented and trusted; absent files are left out. Throws `DialError` where one cannot be read. */
+export async function credentials(
+  { caFile, certFile, keyFile }: Pick<DialOptions, "caFile" | "certFile" | "keyFile">,
+  signal: AbortSignal,
+): Promise<{ ca?: string; cert?: string; key?: string }> {
   const [ca, cert, key] = await Promise.all([caFile, certFile, keyFile].map((path) => readPem(path, signal)));
-  const tls = {
-    // Said, so that NODE_TLS_REJECT_UNAUTHORIZED in somebody's environment does not say otherwise.
-    rejectUnauthorized: true,
+  return {
     ...(ca !== undefined && { ca }),
     ...(cert !== undefined && { cert }),
     ...(key !== undefined && { key }),
   };
-  if (proxy === undefined) return tls;
-  const hostname = address.url.hostname;
-  const isSecure = address.url.protocol === "wss:";
-  const target = `${hostname}:${address.url.port || (isSecure ? 443 : 80)}`;
-  const way = await connectThroughProxy(proxyUrl(proxy), target, signal);
-  const servername = isIP(hostname.replace(/^\[|\]$/g, "")) === 0 ? hostname : "";
-  return { createConnection: () => (isSecure ? tlsConnect({ ...tls, socket: way, servername, host: hostname }) : way) };
+}
+
+/** Host without brackets, port, `host:port` for a proxy, and the name for SNI, which an IP address has none of. */
+export function whereTo({ url }: CoordinatorAddress) {
+  const isSecure = url.protocol === "wss:";
+  const host = url.hostname.replace(/^\[|\]$/g, "");
+  const port = Number(url.port || (isSecure ? 443 : 80));
+  return { isSecure, host, port, target: `${url.hostname}:${port}`, servername: isIP(host) === 0 ? host : "" };
 }
 
 async function readPem(path: string | undefined, signal: AbortSignal): Promise<string | undefined> {
@@ -160,7 +179,8 @@ export function proxyUrl(text: string): URL {
   return url;
 }
 
-function isLoopback(hostname: string): boolean {
+/** `hostname` as a URL has it, an IPv6 address in brackets. */
+export function isLoopback(hostname: string): boolean {
   return hostname === "localhost" || hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname);
 }
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
 import { type CoordinatorAddress, coordinatorAddress, dial, proxyUrl } from "./dial.ts";
 import { DialError } from "./dial-errors.ts";
-import type { LinkDoors, LinkStatus, ProgressReport, Sample } from "./needs.ts";
+import type { LinkCounts, LinkDoors, LinkStatus, ProgressReport, Sample } from "./needs.ts";
 import { BACKOFF, type BackoffPolicy, nextDelayMs } from "./reconnect.ts";
 import { KeyRotation, type RotationEnd } from "./rotation.ts";
 import { Session } from "./session.ts";
@@ -49,6 +49,7 @@ export class Link {
   #hurry = new AbortController();
   #session: Session | undefined;
   #revision = 0;
+  readonly #counts: LinkCounts = { sessions: 0, telemetrySent: 0, telemetrySkipped: 0 };
   #status: LinkStatus;
 
   /** Throws `invalid_spec` or `policy_denied` where the coordinator's address or the proxy's cannot be used. */
@@ -68,6 +69,11 @@ export class Link {
 
   status(): LinkStatus {
     return { ...this.#status };
+  }
+
+  /** Over all sessions since the start. */
+  counts(): LinkCounts {
+    return { ...this.#counts };
   }
 
   offerTelemetry(sample: Sample): void {
@@ -102,7 +108,7 @@ export class Link {
       this.#become("connecting");
       const end = await this.#attempt(signal);
       if (signal.aborted) return;
-      const { message, isRefused, isReplaced, retryAfterSeconds, welcomedForMs } = end;
+      const { message, remedy, isRefused, isReplaced, retryAfterSeconds, welcomedForMs } = end;
       if (isReplaced) this.#status.replacedAt = this.#now();
       if (welcomedForMs > 0) isDown = false;
       failures = welcomedForMs >= this.#backoff.lastedMs ? 0 : failures + 1;
@@ -111,7 +117,8 @@ export class Link {
       const fields = { coordinator: this.#status.url, retryInMs: Math.round(delayMs) };
       const what = welcomedForMs > 0 ? "the session with the coordinator ended" : "the coordinator cannot be reached";
       // Said once for each outage; what follows is the same again.
-      if (!isDown || message !== this.#status.lastError) this.#doors.log.warn(fields, `${what}: ${message}`);
+      const advice = remedy === undefined ? "" : `; ${remedy}`;
+      if (!isDown || message !== this.#status.lastError) this.#doors.log.warn(fields, `${what}: ${message}${advice}`);
       isDown = true;
       this.#become(isRefused ? "refused" : "waiting", { lastError: message, retryAt: this.#now() + delayMs });
       const either = AbortSignal.any([signal, this.#hurry.signal]);
@@ -135,7 +142,11 @@ export class Link {
           this.#revision += 1;
           return this.#revision;
         },
+        onTelemetry: (isSent) => {
+          this.#counts[isSent ? "telemetrySent" : "telemetrySkipped"] += 1;
+        },
         onWelcome: (welcome) => {
+          this.#counts.sessions += 1;
           this.#become("connected", { sessionId: welcome.sessionId, lastFrameAt: this.#steady() });
           this.#doors.log.info({ coordinator: this.#status.url, session: welcome.sessionId }, "connected");
           this.#doors.onWelcome(welcome);

@@ -1,5 +1,5 @@
 import { StringDecoder } from "node:string_decoder";
-import { GpunodeError } from "../protocol/errors.ts";
+import { BUG, GpunodeError } from "../protocol/errors.ts";
 import type { LinkDoors, LogPiece, LogsCommand } from "./needs.ts";
 import { orAborted } from "./or-aborted.ts";
 import type { Outbox } from "./outbox.ts";
@@ -67,7 +67,10 @@ export class LogStreams implements AsyncDisposable {
       else if (error instanceof GpunodeError) reason = error.message;
       else {
         reason = "internal";
-        this.#doors.log.error({ err: error, workload: command.workload }, "a log stream failed");
+        this.#doors.log.error(
+          { err: error, workload: command.workload },
+          `the output of a workload could not be sent on: ${BUG}`,
+        );
       }
     }
     this.#outbox.send({ type: "logEnd", ref: command.id, reason });

@@ -91,3 +91,12 @@ export interface LinkStatus {
   replacedAt?: number;
   retryAt?: number;
 }
+
+/** What went over the link since the agent's start. */
+export interface LinkCounts {
+  /** Sessions a coordinator has welcomed. */
+  sessions: number;
+  telemetrySent: number;
+  /** Frames left out because the coordinator did not keep up. */
+  telemetrySkipped: number;
+}

@@ -1,4 +1,5 @@
 import type { WebSocket } from "ws";
+import { BUG } from "../protocol/errors.ts";
 import type { AgentFrame } from "../protocol/frames.ts";
 import { MAX_FRAME_BYTES } from "../protocol/limits.ts";
 import type { LinkLog } from "./needs.ts";
@@ -44,12 +45,15 @@ export class Outbox {
     const text = JSON.stringify(frame);
     const bytes = Buffer.byteLength(text);
     if (bytes > MAX_FRAME_BYTES) {
-      this.#log.error({ type: frame.type, bytes }, `a frame is over ${MAX_FRAME_BYTES} bytes and is not sent`);
+      this.#log.error({ type: frame.type, bytes }, `a frame is over ${MAX_FRAME_BYTES} bytes and is not sent: ${BUG}`);
       return false;
     }
     this.#socket.send(text, () => onSent?.());
     if (this.#socket.bufferedAmount > CUT_ABOVE_BYTES) {
-      this.#log.warn({ bytes: this.#socket.bufferedAmount }, "session ends: the coordinator sends but does not read");
+      this.#log.warn(
+        { bytes: this.#socket.bufferedAmount },
+        "session ends: the coordinator sends but does not read; it is dialled again. Where that goes on, tell its operator",
+      );
       this.#socket.terminate();
     }
     return true;

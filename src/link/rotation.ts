@@ -54,7 +54,7 @@ export class KeyRotation {
       this.#end({ isDone: true, nodeId: next.nodeId, replaces: nodeId });
     } else if (this.#isOffered || this.#turnedDown !== undefined) {
       const why = this.#turnedDown ?? "it does not know how to change a node's key";
-      const message = `the coordinator did not take the new key, so this node keeps the one it has: ${why}`;
+      const message = `the coordinator did not take the new key, so this node keeps the one it has: ${why}; "gpunode enroll --rotate" tries again`;
       this.#identity.dropNext();
       this.#log.warn({ node: nodeId }, message);
       this.#end({ isDone: false, message });

@@ -8,6 +8,8 @@ export interface SessionEnd {
   isRefused: boolean;
   /** A newer session with the same key took its place. */
   isReplaced: boolean;
+  /** What the owner can do about it, where that is not in the message. */
+  remedy?: string;
   retryAfterSeconds?: number;
   /** How long it was welcome; 0 where it never was. */
   welcomedForMs: number;
@@ -31,15 +33,25 @@ const CLOSE_MEANINGS: Readonly<Record<number, string>> = {
     "another session with this node's key took its place: is a second gpunode running with a copy of its state?",
 };
 
+/** Where the coordinator knows neither key nor token. */
+export const REFUSED_REMEDY = '"gpunode enroll" gives this node another join token, or another coordinator';
+/** Close codes → what the owner can do. */
+const REMEDIES: Readonly<Record<number, string>> = {
+  [CLOSE.refused]: REFUSED_REMEDY,
+  [CLOSE.noCommonVersion]: "upgrade the older of the two",
+};
+
 const REFUSALS: ReadonlySet<number> = new Set([CLOSE.notAuthenticated, CLOSE.refused, CLOSE.noCommonVersion]);
 
 /** What a close by the other side means. `reason` is the coordinator's own word. */
 export function endOfClose(code: number, reason: string): Omit<SessionEnd, "welcomedForMs"> {
   const meaning = CLOSE_MEANINGS[code] ?? `the connection was closed with code ${code}`;
+  const remedy = REMEDIES[code];
   return {
     message: reason === "" ? meaning : `${meaning} (${printable(reason)})`,
     isRefused: REFUSALS.has(code),
     isReplaced: code === CLOSE.replaced,
+    ...(remedy !== undefined && { remedy }),
   };
 }
 

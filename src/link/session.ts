@@ -1,5 +1,6 @@
 import type { WebSocket } from "ws";
 import type { z } from "zod";
+import { BUG } from "../protocol/errors.ts";
 import type { Telemetry, Welcome } from "../protocol/frames.ts";
 import { Ack, Command, ErrorFrame, Sync } from "../protocol/frames.ts";
 import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
@@ -14,7 +15,7 @@ import { Heartbeat } from "./heartbeat.ts";
 import type { LinkDoors, ProgressReport, Sample } from "./needs.ts";
 import { Outbox } from "./outbox.ts";
 import { ProgressFlow } from "./progress-flow.ts";
-import { endOfClose, printable, type SessionEnd } from "./session-end.ts";
+import { endOfClose, printable, REFUSED_REMEDY, type SessionEnd } from "./session-end.ts";
 
 export interface SessionOptions extends HandshakeOptions {
   handshakeTimeoutMs?: number;
@@ -24,6 +25,8 @@ export interface SessionOptions extends HandshakeOptions {
   onWelcome: (welcome: Welcome) => void;
   /** The coordinator was heard. */
   onRead: () => void;
+  /** A sample was given to the socket, or left out. */
+  onTelemetry: (isSent: boolean) => void;
   /** Milliseconds since the epoch. */
   now: () => number;
 }
@@ -101,6 +104,7 @@ export class Session implements AsyncDisposable {
     const frame: Telemetry = { type: "telemetry", ...sample, skipped: this.#skipped };
     const isSent = !this.#outbox.isBehind && this.#outbox.send(frame);
     this.#skipped = isSent ? 0 : this.#skipped + 1;
+    this.#options.onTelemetry(isSent);
   }
 
   offerProgress(report: ProgressReport): void {
@@ -154,6 +158,7 @@ export class Session implements AsyncDisposable {
           message: `the coordinator refuses this node: ${printable(message)} (${printable(code)})`,
           isRefused: true,
           isReplaced: false,
+          ...(code === "refused" && retryAfterSeconds === undefined && { remedy: REFUSED_REMEDY }),
           ...(retryAfterSeconds !== undefined && { retryAfterSeconds }),
         };
         this.#options.rotation.turnedDown(this.#end.message);
@@ -246,15 +251,24 @@ export class Session implements AsyncDisposable {
 
   #complained({ code, message }: { code: string; message: string }): void {
     const isFlood = !this.#badFrames.spend();
-    if (!isFlood) this.#doors.log.warn({ code }, `the coordinator could not use a frame: ${printable(message)}`);
+    if (!isFlood)
+      this.#doors.log.warn(
+        { code },
+        `the coordinator could not use a frame: ${printable(message)}. If it is older or newer than this gpunode, upgrade the older one`,
+      );
   }
 
   /** Tells the coordinator what was wrong with its frame; before `welcome`, or in a flood, that is the end. */
   #bad({ code, message, ref }: FrameProblem): void {
     const isFlood = !this.#badFrames.spend();
     if (this.#state === "greeting" || isFlood) {
-      this.#doors.log.warn({ code }, `session ends: ${message}`);
       const reason = isFlood ? `too many frames that cannot be used; the last: ${message}` : message;
+      this.#end ??= {
+        message: `the coordinator sent what this gpunode cannot use (${code}): ${reason}`,
+        isRefused: false,
+        isReplaced: false,
+        remedy: "upgrade the older of the two, or tell its operator",
+      };
       this.close(CLOSE.badMessage, reason);
       return;
     }
@@ -266,7 +280,7 @@ export class Session implements AsyncDisposable {
   // ------------------------------------------------------------------ end
 
   #fail(error: unknown): void {
-    this.#doors.log.error({ err: error }, "session ends: an internal error");
+    this.#doors.log.error({ err: error }, `session ends: ${BUG}`);
     this.close(1011, "an internal error of the agent; its log has it");
   }
 
@@ -296,7 +310,7 @@ export class Session implements AsyncDisposable {
     try {
       this.#doors.onSessionEnd();
     } catch (error) {
-      this.#doors.log.error({ err: error }, "the end of a session could not be told");
+      this.#doors.log.error({ err: error }, `the end of a session could not be told: ${BUG}`);
     }
   }
 }

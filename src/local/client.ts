@@ -3,6 +3,7 @@ import { type IncomingMessage, request } from "node:http";
 import { dirname } from "node:path";
 import { json } from "node:stream/consumers";
 import type { Hold } from "../protocol/frames.ts";
+import type { History } from "./history.ts";
 import type { RotatedKey, SigningNode } from "./server.ts";
 import { SNAPSHOT_VERSION, type Snapshot } from "./snapshot.ts";
 
@@ -31,6 +32,8 @@ export interface LogPiece {
 /** The daemon on this machine. Every method throws `DaemonNotRunning` or `DaemonRefused`. */
 export interface LocalClient {
   status(options?: { signal?: AbortSignal }): Promise<Snapshot>;
+  /** The last `hours`, a whole number from 1 to 24. */
+  history(options: { hours: number; signal?: AbortSignal }): Promise<History>;
   /** Pieces in order, read no faster than they are taken. */
   logs(id: string, options: { follow: boolean; tail?: number; signal?: AbortSignal }): AsyncIterable<LogPiece>;
   /** Each resolves with who keeps what from being lent afterwards. */
@@ -73,6 +76,9 @@ export function connectLocal(socketPath: string): LocalClient {
       throw new Error(
         `the running daemon speaks version ${snapshot.snapshotVersion} of the local API, this gpunode version ${SNAPSHOT_VERSION}; restart the daemon`,
       );
+    },
+    async history({ hours, signal }) {
+      return (await ask("GET", `/v1/history?hours=${hours}`, signal)) as History;
     },
     async *logs(id, { follow, tail, signal }) {
       const query = new URLSearchParams({

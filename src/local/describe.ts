@@ -30,6 +30,8 @@ export interface AgentView {
   sample: Sample | undefined;
   /** undefined where nothing is known yet. */
   reliability: Reliability | undefined;
+  /** Where a browser finds the local page. */
+  page: string | undefined;
   problems: readonly Problem[];
 }
 
@@ -64,6 +66,7 @@ export function describe(view: AgentView): Snapshot {
     engine: view.engine,
     workloads,
     ...(reliability !== undefined && { reliability }),
+    ...(view.page !== undefined && { page: view.page }),
     problems: [...view.problems],
     ...(lastError !== undefined && { lastError }),
   };
@@ -79,6 +82,7 @@ function connection({ link, unackedEvents, node }: AgentView): ConnectionStatus 
     unackedEvents,
     ...(sessionId !== undefined && { sessionId }),
     ...(lastError !== undefined && { lastError }),
+    ...(state === "refused" && { refused: true }),
     ...(retryAt !== undefined && { retryAt: instant(retryAt) }),
   };
 }

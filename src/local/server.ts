@@ -5,9 +5,10 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { GpunodeError } from "../protocol/errors.ts";
+import { BUG, GpunodeError } from "../protocol/errors.ts";
 import type { Hold } from "../protocol/frames.ts";
 import { refuteRequest } from "./guard.ts";
+import { type History, hoursOf } from "./history.ts";
 import { tryLock } from "./lock.ts";
 import type { Snapshot } from "./snapshot.ts";
 
@@ -40,6 +41,8 @@ export interface LocalActions {
   resumeSampling(): Promise<void>;
   /** Signed usage records that end after `sinceMs` (milliseconds since the epoch), with whose keys they verify. */
   usage(sinceMs: number): { node: SigningNode; records: Iterable<unknown> };
+  /** What the node did in the last `hours`, 1 to 24. */
+  history(hours: number): History;
   /** A workload's output, in order; with `follow` until it ends. Throws `unknown_workload`. */
   logs(id: string, options: { follow: boolean; tail?: number; signal: AbortSignal }): AsyncIterable<OutputChunk>;
   /** Gives the node a new key. Throws `unsupported` where the coordinator does not take it. */
@@ -76,7 +79,7 @@ export interface LocalApiOptions {
  * The owner's door: HTTP on a unix socket of mode 0660, so that the daemon's user and group may use it. The socket of a dead
  * daemon is replaced; while a daemon lives, this throws an error that names its process.
  *
- * `GET /v1/status` · `GET /v1/workloads` · `GET /v1/workloads/ID/logs?follow&tail=N` and `GET /v1/usage?sinceMs=N` (one JSON object a
+ * `GET /v1/status` · `GET /v1/workloads` · `GET /v1/history?hours=N` · `GET /v1/workloads/ID/logs?follow&tail=N` and `GET /v1/usage?sinceMs=N` (one JSON object a
  * line) · `POST /v1/drain?graceSeconds=N&maintenance` · `POST /v1/reclaim?gpu=N&forMs=N&graceSeconds=N` ·
  * `POST /v1/resume?gpu=N` · `POST /v1/sampling/pause` · `POST /v1/sampling/resume` · `POST /v1/rotate-key`. Errors are `{"error": {"code", "message"}}`.
  */
@@ -100,7 +103,7 @@ export async function startLocalApi(options: LocalApiOptions): Promise<AsyncDisp
     const closing = new AbortController();
     const server = createServer(PATIENCE, (request, response) => {
       respond(request, response, options, closing.signal).catch((error: unknown) => {
-        log.error({ err: error }, "a request on the local socket failed");
+        log.error({ err: error }, `a request on the local socket failed: ${BUG}`);
         response.destroy();
       });
     });
@@ -186,6 +189,8 @@ async function respond(
     } else if (endpoint === "GET /v1/usage") {
       const { node, records } = actions.usage(wholeNumber(query, "sinceMs") ?? 0);
       await sendLines(response, jsonLines([{ node }], records), closing);
+    } else if (endpoint === "GET /v1/history") {
+      sendJson(response, 200, actions.history(hoursOf(query)));
     } else if (endpoint === "POST /v1/drain") {
       const maintenance = query.has("maintenance");
       sendJson(response, 200, await actions.drain({ ...graceOf(query), ...(maintenance && { maintenance }) }));

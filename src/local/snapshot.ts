@@ -32,6 +32,8 @@ export interface Snapshot {
   workloads: WorkloadStatus[];
   /** What the node has proved to be like over the last 30 days; absent where nothing is known yet. */
   reliability?: Reliability;
+  /** Where a browser on this machine finds the page, `http://127.0.0.1:9835/`; absent where it is off. */
+  page?: string;
   /** What keeps the node from being all it could be, now. */
   problems: (Problem & { since?: string })[];
   /** The last thing that went wrong, also where it is over. */
@@ -61,6 +63,8 @@ export interface ConnectionStatus {
   coordinatorId?: string;
   sessionId?: string;
   lastError?: string;
+  /** In state `waiting`: the coordinator said no. It is asked again, and says the same until something is changed. */
+  refused?: true;
   retryAt?: string;
   /** Durable events the coordinator has not acknowledged yet. */
   unackedEvents: number;

@@ -123,7 +123,7 @@ export class Register implements Disposable {
     } catch (error) {
       this.#doors.log.error(
         { err: error },
-        "GPUs could not be taken back: the state could not be written; trying again",
+        "GPUs could not be taken back, as the state could not be written; trying again: make room on the disk of state_dir",
       );
       this.#retry = setTimeout(() => this.#settle(), RETRY_MS);
       this.#retry.unref();

@@ -38,3 +38,6 @@ export class GpunodeError extends Error {
     this.details = options.details;
   }
 }
+
+/** How a log line says that nobody did wrong but gpunode, and what to do about it. */
+export const BUG = 'a bug: please report it with what "gpunode support-bundle" collects';

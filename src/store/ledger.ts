@@ -73,12 +73,17 @@ export class Ledger {
 
   /** Records that end after `sinceMs` (milliseconds since the epoch), in the order they were written. Read as they are asked for. */
   *since(sinceMs: number): Generator<unknown> {
-    let position = 0;
+    for (const { record } of this.rows(sinceMs, 0)) yield record;
+  }
+
+  /** The same with their positions, from behind one on. */
+  *rows(sinceMs: number, after: number): Generator<{ position: number; record: unknown }> {
+    let position = after;
     while (true) {
       const rows = this.#page.all(sinceMs, position, PAGE);
       for (const row of rows) {
         position = Number(row.position);
-        yield jsonOf(row.body);
+        yield { position, record: jsonOf(row.body) };
       }
       if (rows.length < PAGE) return;
     }

@@ -1,9 +1,11 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
+import { BUG } from "../protocol/errors.ts";
 import type { DurableEvent, EventBody } from "../protocol/event.ts";
 import type { Problem } from "../protocol/frames.ts";
 import type { Journal, JournalRow, Log } from "../workload/needs.ts";
 import type { EventLimits, FoldUsage } from "./event-bound.ts";
 import { EventLog, type EventLogOptions } from "./event-log.ts";
+import { HISTORY_SCHEMA, HistoryTable } from "./history-table.ts";
 import { Ledger } from "./ledger.ts";
 import { refuseSecrets } from "./no-secrets.ts";
 import { openOwnDatabase } from "./open.ts";
@@ -20,6 +22,7 @@ const MIGRATIONS = [
    ) STRICT;
    CREATE INDEX usage_of ON usage (workload, generation);
    CREATE INDEX usage_ends ON usage (ends);`,
+  HISTORY_SCHEMA,
 ];
 
 export interface StoreOptions {
@@ -39,8 +42,8 @@ export interface StoreOptions {
 export type AppendListener = (events: readonly DurableEvent[]) => void;
 
 /**
- * The node's memory in one SQLite file: workload records, the event log, the usage ledger, a few settings. Everything is synchronous and
- * on the disk when it returns. It fills `Journal` of the workload room and `EventLog` of the link.
+ * The node's memory in one SQLite file: workload records, the event log, the usage ledger, a few settings, the last day's history.
+ * Everything is synchronous and, but for the history, on the disk when it returns. It fills `Journal` of the workload room and `EventLog` of the link.
  */
 export class Store implements Journal, AsyncDisposable {
   readonly #problems: readonly Problem[];
@@ -48,6 +51,8 @@ export class Store implements Journal, AsyncDisposable {
   #refusal: Problem | undefined;
   /** Every usage record this node has signed, also those a coordinator has. */
   readonly ledger: Ledger;
+  /** What the GPUs did over the last day. */
+  readonly history: HistoryTable;
   readonly #db: DatabaseSync;
   readonly #events: EventLog;
   readonly #log: Log | undefined;
@@ -69,6 +74,7 @@ export class Store implements Journal, AsyncDisposable {
     this.#problems = options.problems;
     this.#events = new EventLog(db, options);
     this.ledger = new Ledger(db, options.now);
+    this.history = new HistoryTable(db, (work) => this.#writeLoosely(work));
     this.#put = db.prepare(
       "INSERT INTO records (key, body) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
     );
@@ -177,6 +183,16 @@ export class Store implements Journal, AsyncDisposable {
     }
   }
 
+  /** One transaction that the disk may lose with the power; the next one that it may not takes it along. */
+  #writeLoosely(work: () => void): void {
+    this.#db.exec("PRAGMA synchronous = NORMAL");
+    try {
+      this.#write(work);
+    } finally {
+      this.#db.exec("PRAGMA synchronous = FULL");
+    }
+  }
+
   #become(refusal: Problem | undefined): void {
     const isOther = refusal?.message !== this.#refusal?.message;
     this.#refusal = refusal;
@@ -189,7 +205,7 @@ export class Store implements Journal, AsyncDisposable {
         listener(events);
       } catch (error) {
         // The commit stands; a listener's failure must not look like its.
-        this.#log?.error({ err: error }, "a listener of the event log failed");
+        this.#log?.error({ err: error }, `an event was written and could not be told within the agent: ${BUG}`);
       }
     }
   }
@@ -205,7 +221,7 @@ export function openStore({ path, now = Date.now, log, limits, fold, onProblems 
   const events = { now, onProblems, ...(limits !== undefined && { limits }), ...(fold !== undefined && { fold }) };
   const { db, setAside } = openOwnDatabase(path, MIGRATIONS, now);
   if (setAside === undefined) return new Store(db, { ...events, log, problems: [] });
-  const message = `the state database was damaged and is kept as ${setAside}; a new one was started, so workloads from before are no longer known`;
+  const message = `the state database was damaged and is kept as ${setAside}; a new one was started, so workloads from before are no longer known and their containers are removed; look after the disk`;
   log?.error({ path, setAside }, message);
   return new Store(db, { ...events, log, problems: [{ code: "state_lost", message }] });
 }

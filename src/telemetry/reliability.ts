@@ -175,7 +175,7 @@ export class ReliabilityRecord implements Disposable {
     } catch (error) {
       this.#doors.log.warn(
         { err: error },
-        "the record of this node's reliability could not be read; it begins anew, and what was counted before is gone",
+        "the record of this node's reliability could not be read; it begins anew, and what was counted before is gone. Look after the disk",
       );
       return undefined;
     }

@@ -36,6 +36,8 @@ export class DesiredSet {
   #wanted: Set<string> | undefined;
   /** Wanted by the last `sync` and not possible then. */
   #waiting: Workload[] = [];
+  /** Why, as the log has it; by id, since the last `sync`. */
+  readonly #told = new Map<string, string>();
   /** Entries of a `sync` that could not be read, already told. */
   readonly #unreadable = new Set<string>();
 
@@ -51,6 +53,7 @@ export class DesiredSet {
     const parsed = entries.map((entry, index) => check(Workload, entry, `workloads[${index}]`));
     this.#wanted = new Set(entries.flatMap((entry) => idOf(entry) ?? []));
     this.#waiting = [];
+    this.#told.clear();
     this.#endUnwanted();
     for (const [index, result] of parsed.entries()) {
       if (result.ok) this.#take(result.value);
@@ -97,7 +100,10 @@ export class DesiredSet {
       const isFinal = error instanceof GpunodeError && !PASSING.has(error.code) && this.#unwanted().length === 0;
       if (isFinal && this.#doors.attempt(fields, () => this.#doors.reject(workload, error))) return;
       // The engine is away, the node drains or the disk refuses: these pass. It stays wanted and is tried again.
-      this.#doors.log.warn({ ...fields, err: error }, "a wanted workload cannot be taken now; trying again");
+      const before = this.#told.get(workload.id);
+      const level = before === String(error) ? "debug" : "warn";
+      this.#doors.log[level]({ ...fields, err: error }, "a wanted workload cannot be taken now; trying again");
+      this.#told.set(workload.id, String(error));
       this.#waiting.push(workload);
     }
   }
@@ -122,7 +128,10 @@ export class DesiredSet {
     const id = idOf(entry);
     const generation = (entry as { generation?: unknown } | null)?.generation;
     if (id === undefined || typeof generation !== "number" || !Number.isInteger(generation) || generation < 0) {
-      this.#doors.log.warn({}, `a workload of the desired set cannot be read and has no usable id: ${message}`);
+      this.#doors.log.warn(
+        {},
+        `a workload that the coordinator wants here cannot be read and has no usable id: ${message}; tell its operator`,
+      );
       return;
     }
     const key = recordKey({ id, generation });

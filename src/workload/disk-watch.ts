@@ -64,7 +64,11 @@ async function loop(doors: DiskWatchDoors, signal: AbortSignal): Promise<void> {
       if (signal.aborted) return;
       // Away, which others tell; or another account of the disk is under way, of the owner's asking: the next look will do.
       const isAway = error instanceof GpunodeError && error.code === "engine_unavailable";
-      if (!isAway && !isTold) doors.log.warn({ err: error }, "could not see what workloads have written; trying again");
+      if (!isAway && !isTold)
+        doors.log.warn(
+          { err: error },
+          "could not see what workloads have written, so their disk limits are not held; trying again",
+        );
       isTold = !isAway;
     }
     pauseMs = Math.max(everyMs, (performance.now() - began) * CALM);
@@ -121,7 +125,10 @@ function judge(account: DiskAccount, growth: CacheGrowth, { runners, limits, log
       const graceSeconds = Math.min(record.spec.stop.graceSeconds, GRACE_MOST_SECONDS);
       runner.order({ outcome: "failed", reason: "disk_limit", message, graceSeconds });
     } catch (error) {
-      log.warn({ workload: record.id, err: error }, "its end could not be recorded; trying again");
+      log.warn(
+        { workload: record.id, err: error },
+        "the end of a workload that wrote too much could not be recorded; trying again",
+      );
     }
   }
   growth.looked(

@@ -32,7 +32,10 @@ export async function removeStrays(doors: LostDoors): Promise<void> {
       const id = container.labels[LABEL_WORKLOAD] ?? "";
       const generation = Number(container.labels[LABEL_GENERATION]);
       if (doors.isKnown(recordKey({ id, generation }))) continue;
-      log.warn({ container: container.name, workload: id }, "removing a container of ours that no record knows");
+      log.warn(
+        { container: container.name, workload: id },
+        "removing a container of ours that no record knows: state_dir was lost, or another one is used now",
+      );
       const message = "the node has lost its record of this workload; its container is removed";
       if (!tellLost({ id, generation, containerId: container.id, gpus: container.gpus }, message, doors))
         await engine.remove(container.id);

@@ -169,7 +169,10 @@ export class Meter implements Disposable {
       const event: EventBody = signUsage(usage, this.#doors.sign);
       this.#doors.journal.commit({ put: [], remove: [], events: [event] });
     } catch (error) {
-      this.#doors.log.error({ workload: record.id, err: error }, "a usage record could not be written; trying again");
+      this.#doors.log.error(
+        { workload: record.id, err: error },
+        "a usage record could not be written; trying again, and nothing is lost meanwhile: make room on the disk of state_dir",
+      );
       return false;
     }
     metered.from = { wallMs: toMs, steadyMs: from.steadyMs + lengthMs };

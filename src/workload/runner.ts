@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ErrorCode, GpunodeError } from "../protocol/errors.ts";
+import { BUG, type ErrorCode, GpunodeError } from "../protocol/errors.ts";
 import type { EventBody } from "../protocol/event.ts";
 import type { WorkloadState } from "../protocol/workload.ts";
 import {
@@ -66,6 +66,8 @@ export class Runner {
   #secretsCame = Promise.withResolvers<void>();
   #interrupt = new AbortController();
   #noticeChanged = Promise.withResolvers<void>();
+  /** What the step that is tried again failed with. */
+  #lastFailure: string | undefined;
   #pull: { currentBytes: number; totalBytes: number } | undefined;
   #engineAwaySince: number | undefined;
   readonly #ended = Promise.withResolvers<void>();
@@ -161,6 +163,7 @@ export class Runner {
           return await this.#doors.networks?.close(containerName(this.record, this.#doors.nodeId));
         await this.#perform(step, signal, detach);
         this.#engineAwaySince = undefined;
+        this.#lastFailure = undefined;
         retryMs = RETRY_FIRST_MS;
       } catch (error) {
         if (detach.aborted) return;
@@ -173,25 +176,30 @@ export class Runner {
     }
   }
 
+  /** A step that fails again in the same way has been told of. */
+  #sayOnce(level: "warn" | "error", fields: { err: unknown }, sentence: string): void {
+    const failure = `${sentence} ${fields.err}`;
+    this.#doors.log[failure === this.#lastFailure ? "debug" : level](fields, sentence);
+    this.#lastFailure = failure;
+  }
+
   /** Turns an error into an ending where it is one; false where the step is worth another try. */
   #settle(error: unknown): boolean {
     const { log } = this.#doors;
     const fields = { workload: this.record.id, generation: this.record.generation };
     if (error instanceof JournalRefused) {
-      log.error(
-        { ...fields, err: error.cause },
-        "the state database refuses writes; trying again, running work goes on",
-      );
+      const sentence = "the state database refuses writes; trying again, and running work goes on";
+      this.#sayOnce("error", { ...fields, err: error.cause }, `${sentence}: make room on the disk of state_dir`);
       return false;
     }
     const known = error instanceof GpunodeError ? error : undefined;
     if (known?.code === "engine_unavailable" && !this.#outOfPatience()) return false;
     // Once it ends anyway, an error on the way (a stop, a remove) is no new ending: the step is tried again.
     if (isTerminal(this.record.state) || this.record.stop !== undefined || this.record.state === "running") {
-      log.warn({ ...fields, err: error }, "a step failed; trying again");
+      this.#sayOnce("warn", { ...fields, err: error }, `a step of ${this.record.id} failed; trying again`);
       return false;
     }
-    if (known === undefined) log.error({ ...fields, err: error }, "unexpected error in a workload: this is a bug");
+    if (known === undefined) log.error({ ...fields, err: error }, `a workload fails by ${BUG}`);
     const code = known?.code ?? "internal";
     const state: WorkloadState =
       REJECTING.has(code) || known?.details?.reason === "wrong_architecture" ? "rejected" : "failed";
@@ -277,7 +285,10 @@ export class Runner {
       await this.#doors.keepLogs(this.record, container, detach);
     } catch (error) {
       detach.throwIfAborted();
-      this.#doors.log.warn({ workload: this.record.id, err: error }, "its last output could not be kept");
+      this.#doors.log.warn(
+        { workload: this.record.id, err: error },
+        "the last output of a workload could not be kept: make room on the disk of state_dir",
+      );
     }
     detach.throwIfAborted();
   }

@@ -80,7 +80,10 @@ export class Supervisor implements AsyncDisposable {
       const parsed = WorkloadRecord.safeParse(row.body);
       if (parsed.success) this.#begin(parsed.data, undefined);
       else {
-        this.#doors.log.error({ key: row.key }, "a workload record on disk cannot be read; it is told as lost");
+        this.#doors.log.error(
+          { key: row.key },
+          "a workload record on disk cannot be read; it is told as lost and its container is removed. Look after the disk",
+        );
         this.#attempt({ key: row.key }, () => tellUnreadable(row.key, this.#lostDoors()));
       }
     }

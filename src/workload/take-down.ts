@@ -57,7 +57,10 @@ export async function takeDown(
     try {
       record.save({ stop: { ...record.order, signalled: true } });
     } catch (error) {
-      doors.log.warn({ workload: record.current.id, err: error }, "the stop signal could not be noted down; going on");
+      doors.log.warn(
+        { workload: record.current.id, err: error },
+        "the stop signal could not be noted down; going on, and an agent that starts anew may send it again",
+      );
     }
   };
   await orAborted(engine.stop(container.id, { signal: stopSignal, graceSeconds, onSignal }), signal);

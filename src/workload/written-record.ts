@@ -1,3 +1,4 @@
+import { BUG } from "../protocol/errors.ts";
 import type { EventBody } from "../protocol/event.ts";
 import type { WorkloadState } from "../protocol/workload.ts";
 import type { Journal, Log } from "./needs.ts";
@@ -58,8 +59,9 @@ export class WrittenRecord {
     const verdict = healthy === undefined || isTerminal(state) ? {} : { healthy };
     const next = { ...record, ...verdict, ...changes, state };
     this.replace(next, [eventOf(next), ...events]);
-    const { id, generation, reason, exitCode } = next;
-    this.#doors.log.info({ workload: id, generation, state, reason, exitCode }, `workload ${state}`);
+    const { id, generation, reason, exitCode, message } = next;
+    const why = isTerminal(state) && message !== undefined ? `: ${message}` : "";
+    this.#doors.log.info({ workload: id, generation, state, reason, exitCode }, `workload ${state}${why}`);
   }
 
   /** A terminal state; where it was preempted, the preemption's end with it. */
@@ -88,7 +90,10 @@ export class WrittenRecord {
     try {
       this.#doors.changed(this.#record);
     } catch (error) {
-      this.#doors.log.error({ err: error, workload: this.#record.id }, "a change could not be told within the agent");
+      this.#doors.log.error(
+        { err: error, workload: this.#record.id },
+        `a change of a workload could not be told within the agent: ${BUG}`,
+      );
     }
   }
 }

@@ -30,6 +30,8 @@ export interface RigOptions {
   socket?: string;
   /** The network section; default: workloads are not isolated. */
   network?: string;
+  /** Where the local page is served; default: nowhere. */
+  listen?: string;
   /** Makes the coordinator's port known where the daemon runs. */
   relay?(port: number): Promise<void>;
   /** File with the milliseconds by which its wall clock is off (test/faults/clock.mjs). */
@@ -60,6 +62,7 @@ docker = { socket = "${options.socket ?? engineSocket()}" }
 nvidia = { smi = "${options.smi ?? join(root, "bin/nvidia-smi-sim.js")}", simulated = ${!engineIsPrivate || options.simulated === true} }
 telemetry = { interval_ms = 200 }
 network = { ${options.network ?? "isolate_lan = false"} }
+metrics = { listen = "${options.listen ?? "off"}" }
 ${options.more ?? ""}
 `,
     );

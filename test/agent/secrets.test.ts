@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
@@ -237,7 +237,10 @@ describe.runIf(haveEngine)("secrets, with the daemon at its most talkative", () 
       const refusal = (await client.workload("status")).events.at(-1);
       expect(String(refusal?.message)).toContain("[hidden]");
 
+      const bundle = join(rig.dir, "bundle.tar.gz");
+      expect(rig.gpunode("support-bundle", "--output", bundle)).toMatchObject({ status: 0 });
       expectClean(canaries, {
+        "a support bundle": spawnSync("tar", ["-xzOf", bundle]).stdout.toString("latin1"),
         ...ownersView(rig),
         ...(await operatorsView(url, apiToken, ids)),
         "the daemon's log": rig.log,

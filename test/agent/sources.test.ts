@@ -137,7 +137,8 @@ describe.runIf(haveEngine)("a program of the owner's on a lent GPU", { timeout: 
     expect(holds).toMatchObject([{ cause: "foreign_process", gpus: [a.uuid], message }]);
     const shown = site.rig.gpunode("status").stdout;
     expect(shown).toMatch(/^node +rig is available/m);
-    expect(shown).toContain(`\n  GPU ${index}: ${message}\n`);
+    // Its name stands in front already.
+    expect(shown).toContain(`\n  GPU ${index}: ${message.replace(/GPU \d+$/, "it")}\n`);
     await site.client.submit({ id: "next", image, command: sh("true"), gpus: { count: 1 } });
     expect((await site.client.workload("next")).state).toBe("pending");
 

@@ -91,6 +91,12 @@ describe("status", () => {
     expect((await gpunode(["status"], await daemon())).out).not.toContain("30 days");
   });
 
+  it("says where the page is, where there is one", async () => {
+    const env = await daemon({}, () => ({ ...exampleSnapshot(), page: "http://127.0.0.1:9835/" }));
+    expect((await gpunode(["status"], env)).out).toMatch(/^page {9}http:\/\/127\.0\.0\.1:9835\/$/m);
+    expect((await gpunode(["status"], await daemon())).out).not.toMatch(/^page /m);
+  });
+
   it("says who wants a GPU and who is still on it, for as long as it is there", async () => {
     const shown = exampleSnapshot();
     const [gpu] = shown.gpus;
@@ -283,7 +289,7 @@ describe("config", () => {
 });
 
 describe("usage", () => {
-  it.each([[["statu"]], [["status", "--frobnicate"]], [["logs"]], [["logs", "x", "--tail", "many"]], [[]]])(
+  it.each([[["statu"]], [["status", "--frobnicate"]], [["logs", "x", "--tail", "many"]], [[]]])(
     "%j is exit code 2",
     async (args) => {
       const { code, err } = await gpunode(args);
@@ -296,7 +302,7 @@ describe("usage", () => {
     const help = await gpunode(["--help"]);
     expect(help.code).toBe(0);
     expect(help.out).toContain(
-      "Exit codes: 0 done, 1 failed, 2 usage, 3 the daemon is not running, 78 bad configuration.",
+      "Exit codes: 0 done, 1 failed, 2 usage, 3 the daemon is not running, 78 bad configuration, 130 interrupted.",
     );
     expect(await gpunode(["--version"])).toEqual({ code: 0, out: "0.1.0\n", err: "" });
     expect((await gpunode(["run", "--help"])).out).toContain("--coordinator <url>");

@@ -13,7 +13,7 @@ function daemonWith(agent: string, env: Record<string, string> = {}, stopWithinM
     import { runDaemon } from "./src/cli/daemon.ts";
     import { loadConfig } from "./src/config/load.ts";
     import { ConfigError } from "./src/config/problem.ts";
-    const log = await createLog("info", process.stdout);
+    const log = createLog({ level: "info", format: "auto" }, process.stdout);
     const agent = async (config, { signal, onReady }) => { ${agent} };
     const config = await loadConfig({ env: {} });
     process.exit(await runDaemon(agent, config, { log, version: "1", stopWithinMs: ${stopWithinMs} }));

@@ -27,7 +27,8 @@ export function start(program: string, args: string[], env: Record<string, strin
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("GPUNODE_"));
   const child = spawn(program, args, {
     cwd: root,
-    env: { ...Object.fromEntries(inherited), ...env },
+    // Tests run beside each other, and the page has one address.
+    env: { ...Object.fromEntries(inherited), GPUNODE_METRICS_LISTEN: "off", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   onTestFinished(async () => {

@@ -1,8 +1,8 @@
 import stringWidth from "string-width";
 import { expect, it } from "vitest";
-import { between, duration, usedOf } from "../../src/cli/in-words.ts";
 import { renderTable } from "../../src/cli/table.ts";
 import { cut, widthOf } from "../../src/cli/text-width.ts";
+import { between, duration, usedOf } from "../../src/local/in-words.ts";
 
 const columns = [{ title: "N", align: "right" as const }, { title: "NAME", shrinks: true as const }, { title: "END" }];
 

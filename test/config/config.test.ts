@@ -78,7 +78,8 @@ it("an empty file gives the defaults", async () => {
       cosignKeys: [],
     },
     network: { isolateLan: true, allow: [] },
-    log: { level: "info" },
+    metrics: { listen: { host: "127.0.0.1", port: 9835 } },
+    log: { level: "info", format: "auto" },
   });
 });
 
@@ -174,7 +175,9 @@ it("every key can be set in the environment", async () => {
     "network.isolate_lan": "yes",
     "network.allow": "10.0.0.0/24, [fd00::5]:443",
     "network.bandwidth_mbit": "100",
+    "metrics.listen": "[::1]:80",
     "log.level": "trace",
+    "log.format": "json",
   };
   const names = KEY_NAMES.filter((key) => key !== "coordinator.join_token_file");
   const textOf = (key: string) => {
@@ -205,6 +208,7 @@ it("every key can be set in the environment", async () => {
     backAfterMs: 60_000,
   });
   expect(config.cloud).toEqual({ provider: "aws", metadataUrl: "http://127.0.0.1:1338" });
+  expect(config.metrics.listen).toEqual({ host: "::1", port: 80 });
   expect(config.policy).toEqual({
     images: ["a/*", "b/*"],
     maxWorkloads: 0,
@@ -251,6 +255,12 @@ describe("what is wrong is said with its line", () => {
       "[network]\nisolate_lan = false\nbandwidth_mbit = 10\n",
       "FILE:3: network.bandwidth_mbit needs network.isolate_lan = true, whose rules hold it",
     ],
+    ...["localhost:80", "127.0.0.1", "::1:80", "[127.0.0.1]:80", "127.0.0.1:70000", "on"].map(
+      (listen): [string, string] => [
+        `[metrics]\nlisten = "${listen}"\n`,
+        `FILE:2: metrics.listen = "${listen}": expected an IP address with a port, such as "127.0.0.1:9835" or "[::1]:9835", or "off"`,
+      ],
+    ),
     [
       '[policy]\nhost_ports = "2000-1000"\n',
       'FILE:2: policy.host_ports = "2000-1000": expected a range of ports within 1-65535 such as "30000-30999"',

@@ -138,11 +138,16 @@ it("an operator's day: serve, a node joins, submit --wait, look, logs, drain, st
     out: `${side.key.id} is draining\n`,
   });
   expect(await gpunode(["resume", side.key.id, "--json"], { env })).toMatchObject({ code: 0 });
+  const barred = await gpunode(["bar", side.key.id, "--reason", "spoils its work"], { env });
+  expect(barred).toMatchObject({ code: 0, out: `${side.key.id} is barred\n` });
+  expect((await side.end()).reason).toBe("the operator of this coordinator has barred this node: spoils its work");
+  expect((await gpunode(["nodes"], { env })).out).toContain(" barred ");
+  const unbarred = await gpunode(["unbar", side.key.id], { env });
+  expect(unbarred).toMatchObject({ code: 0, out: `${side.key.id} may come in again\n` });
 
   server.kill("SIGTERM");
   const [code] = await once(server, "exit");
   expect(code).toBe(0);
-  expect((await side.end()).code).toBe(1001);
 });
 
 function helloNode(key: { id: string; publicKey: string }, name: string) {

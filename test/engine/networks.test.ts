@@ -54,6 +54,17 @@ describe.runIf(haveEngine)("networks", { timeout: 60_000 }, () => {
     expect(await networks.remove(network)).toBe(true);
   });
 
+  it("carry packets no larger than they are told", async () => {
+    engine = openEngine();
+    const network = await engine.networks.create({ ...spec(engine, "m"), mtu: 1380 });
+    const image = await pullSmallImage(engine);
+    const id = await engine.create(specFor(engine, image, "cat /sys/class/net/eth0/mtu", { network }));
+    await engine.start(id);
+    await docker().getContainer(id).wait();
+    const output = await docker().getContainer(id).logs({ stdout: true });
+    expect(output.toString()).toContain("1380");
+  });
+
   it("of others are neither seen nor removed", async () => {
     engine = openEngine();
     await using other = openEngine();

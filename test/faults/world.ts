@@ -90,6 +90,7 @@ docker = { socket = "${this.engine.socket}" }
 nvidia = { smi = "${join(root, "bin/nvidia-smi-sim.js")}" }
 telemetry = { interval_ms = 500 }
 network = { isolate_lan = false }
+metrics = { listen = "off" }
 ${more}
 `,
     );

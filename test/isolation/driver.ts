@@ -18,6 +18,7 @@ export interface DriverOptions {
 export interface IsolateOptions {
   allow?: { to: string; port?: number; protocol?: "tcp" | "udp" }[];
   bandwidthMbit?: number;
+  mtu?: number;
   nft?: string;
   live?: string[];
 }
@@ -68,7 +69,7 @@ function there(): Isolation {
 const log = (_fields: object, message: string) => console.error(message);
 
 const commands: Commands = {
-  async isolate({ allow = [], bandwidthMbit, nft, live = [] }) {
+  async isolate({ allow = [], bandwidthMbit, mtu, nft, live = [] }) {
     isolation = await startIsolation({
       nodeId,
       networks: engine.networks,
@@ -76,6 +77,7 @@ const commands: Commands = {
       firewall: nftFirewall(nft === undefined ? {} : { path: nft }),
       exceptions: allow.map(({ to, ...rest }) => ({ to: cidr(to), ...rest })),
       ...(bandwidthMbit !== undefined && { bandwidthMbit }),
+      uplinkMtu: () => mtu,
       live: () => [...containers.keys(), ...live],
       changed: () => undefined,
       log: { debug: () => undefined, info: log, warn: log, error: log },

@@ -202,6 +202,20 @@ begin();`;
     expect(await world.table()).toBeUndefined();
   });
 
+  it.each([
+    [1380, 1380],
+    [9000, 1500],
+    // The world has IPv6, whose every link carries 1,280.
+    [100, 1280],
+  ])("a workload's packets fit through an uplink of %i bytes", async (mtu, expected) => {
+    await using driver = world.driver();
+    await driver.do("isolate", { mtu });
+    const program = `console.log(require("node:fs").readFileSync("/sys/class/net/eth0/mtu", "utf8").trim())`;
+    await driver.do("workload", { name: "a", program });
+    expect(Number(await driver.do("output", "a"))).toBe(expected);
+    await driver.do("end", "a");
+  });
+
   it("holds a workload to its bandwidth", async () => {
     await using driver = world.driver();
     await driver.do("isolate", { bandwidthMbit: 8 });

@@ -50,6 +50,7 @@ describe("telemetry", () => {
     const skipped = frames.reduce((sum, frame) => sum + frame.skipped, 0);
     expect(skipped).toBeGreaterThan(100);
     expect(frames.length + skipped).toBe(last);
+    expect(side.link.counts()).toEqual({ sessions: 1, telemetrySent: frames.length, telemetrySkipped: skipped });
     const order = frames.map((frame) => frame.host.loadAverage1);
     expect(order).toEqual([...order].sort((a, b) => a - b));
   }, 30_000);
@@ -62,6 +63,7 @@ describe("telemetry", () => {
     await next.start();
     side.link.offerTelemetry(sample(2));
     expect(await next.next("telemetry")).toMatchObject({ host: { loadAverage1: 2 }, skipped: 0 });
+    expect(side.link.counts()).toEqual({ sessions: 2, telemetrySent: 1, telemetrySkipped: 0 });
   });
 
   it("too large for a frame is left out and harms nothing", async () => {

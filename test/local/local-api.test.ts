@@ -76,6 +76,22 @@ it("passes drain and resume on, and what the daemon refuses back", async () => {
   });
 });
 
+it("tells the last hours, as many as it is asked for", async () => {
+  const asked: number[] = [];
+  const { client } = await api({
+    history(hours) {
+      asked.push(hours);
+      return noActions.history(hours);
+    },
+  });
+  const { series, host, spans, marks } = await client.history({ hours: 6 });
+  expect({ asked, series, spans, marks }).toEqual({ asked: [6], series: {}, spans: [], marks: [] });
+  expect(host).toMatchObject({ stepMs: 10_000, cpuPercent: [null], max: { memoryUsedMiB: [null] } });
+  for (const hours of [0, 25, 1.5, -1, Number.NaN])
+    await expect(client.history({ hours })).rejects.toMatchObject({ code: "bad_message" });
+  expect(asked).toEqual([6]);
+});
+
 it("gives output byte for byte, also what is not UTF-8", async () => {
   const written: OutputChunk[] = [
     { stream: "stdout", data: Buffer.from("grüße\nline 2") },

@@ -77,7 +77,9 @@ it("comes to a database of the version before", async () => {
   const dir = scratch();
   await open(dir)[Symbol.asyncDispose]();
   const db = new DatabaseSync(join(dir, "state.db"));
-  db.exec("DROP TABLE usage; PRAGMA user_version = 1");
+  db.exec(
+    "DROP TABLE usage; DROP TABLE history; DROP TABLE history_spans; DROP TABLE history_marks; PRAGMA user_version = 1",
+  );
   db.close();
   const store = open(dir);
   store.append([usage(0)]);

@@ -6,7 +6,7 @@ import { promisify } from "node:util";
 import { findOrUnpack } from "../../src/demo/debian-packages.ts";
 
 /** What a machine of the smallest kind with a service manager has. `mmdebstrap` adds what is essential and apt. */
-const PACKAGES = ["systemd", "systemd-sysv", "dbus"];
+const WITH_SYSTEMD = ["systemd", "systemd-sysv", "dbus"];
 /** Nobody reads them there, and they are a fifth of it. */
 const LEFT_OUT = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"];
 /** 13 s with packages at hand; a slow mirror must not hold a test for ever. */
@@ -28,10 +28,18 @@ export function debianSuite(): string | undefined {
 }
 
 /**
- * A root file system of this machine's own release with systemd and D-Bus, and the program that boots it. Both are fetched and unpacked
- * below `dir` and kept there for the next time; nothing is installed on this machine.
+ * A root file system of this machine's own release with these packages (systemd and D-Bus by default), and the program that boots it. Both
+ * are fetched and unpacked below `dir` and kept there for the next time; nothing is installed on this machine.
  */
-export async function debianRoot({ dir, log }: { dir: string; log(line: string): void }): Promise<DebianRoot> {
+export async function debianRoot({
+  dir,
+  log,
+  packages = WITH_SYSTEMD,
+}: {
+  dir: string;
+  log(line: string): void;
+  packages?: readonly string[];
+}): Promise<DebianRoot> {
   const { paths, env: found } = await findOrUnpack(
     { mmdebstrap: "mmdebstrap", "systemd-nspawn": "systemd-container" },
     { dir, log },
@@ -40,14 +48,14 @@ export async function debianRoot({ dir, log }: { dir: string; log(line: string):
   const libraries = found.LD_LIBRARY_PATH?.split(":").flatMap((path) => [path, join(path, "systemd")]);
   const env = { ...process.env, ...found, ...(libraries !== undefined && { LD_LIBRARY_PATH: libraries.join(":") }) };
   const suite = debianSuite() ?? "";
-  const root = join(dir, `root-${suite}-${PACKAGES.join("+")}`);
+  const root = join(dir, `root-${suite}-${packages.join("+")}`);
   if (!existsSync(root)) {
-    log(`Making a root file system of Debian's packages ${PACKAGES.join(", ")} in ${root}.`);
+    log(`Making a root file system of Debian's packages ${packages.join(", ")} in ${root}.`);
     await mkdir(dir, { recursive: true });
     const work = await mkdtemp(join(dir, ".root-"));
     try {
       const target = join(work, "root");
-      const options = [`--include=${PACKAGES.join(",")}`, ...LEFT_OUT.map((path) => `--dpkgopt=path-exclude=${path}`)];
+      const options = [`--include=${packages.join(",")}`, ...LEFT_OUT.map((path) => `--dpkgopt=path-exclude=${path}`)];
       const args = ["--quiet", "--variant=minbase", "--format=directory", ...options, suite, target];
       await promisify(execFile)(paths.mmdebstrap ?? "mmdebstrap", [...args, ...(await packageSources(suite))], {
         env,

@@ -7,7 +7,7 @@ import { example, pageHead, prose, word } from "./mdoc.ts";
 export function commandPage(gpunode: CommandEntry, options: { date: string; version: string }): string {
   const commands = [...everyCommand(gpunode)].slice(1).filter(({ path }) => path.at(-1) !== "help");
   const ends = commands.filter((command) => command.commands.every(({ path }) => path.at(-1) === "help"));
-  const exits = Object.entries(EXIT) as [keyof typeof EXIT, number][];
+  const exits = (Object.entries(EXIT) as [keyof typeof EXIT, number][]).sort(([, a], [, b]) => a - b);
   return `${[
     ...pageHead("gpunode", 1, options),
     ...[".Sh NAME", ".Nm gpunode", ".Nd lend the GPUs of a machine, and have them back at any moment"],

@@ -1,5 +1,5 @@
 import type { LocalClient } from "../../local/client.ts";
-import type { UsageSums } from "../usage-summary.ts";
+import type { UsageSums } from "../../local/usage-summary.ts";
 
 /** What was lent on one day. */
 export interface DayLent {
@@ -35,7 +35,7 @@ export function createEarningsReader(
   return async (): Promise<Earnings> => {
     const [{ publicKeyFrom }, { createUsageSums, localDay }] = await Promise.all([
       import("../../protocol/identity.ts"),
-      import("../usage-summary.ts"),
+      import("../../local/usage-summary.ts"),
     ]);
     const at = now();
     const days = lastDays(at, localDay);

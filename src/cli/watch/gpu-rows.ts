@@ -1,5 +1,5 @@
+import { gib, measured, mib, usedOf } from "../../local/in-words.ts";
 import type { GpuStatus, Snapshot } from "../../local/snapshot.ts";
-import { gib, measured, mib, usedOf } from "../in-words.ts";
 import { HEALTH_COLORS, holderOf } from "../status-words.ts";
 import { layOut, type WatchCell, type WatchColumn } from "./columns.ts";
 import { graph } from "./graph.ts";

@@ -1,5 +1,5 @@
+import { between, duration, energy, gpuHours, mib, usedOf } from "../../local/in-words.ts";
 import type { Snapshot } from "../../local/snapshot.ts";
-import { between, duration, energy, gpuHours, mib, usedOf } from "../in-words.ts";
 import { NODE_COLORS, noticeReason, reliabilityInWords, shortGpu, undeliveredInWords } from "../status-words.ts";
 import type { Earnings } from "./earnings.ts";
 import { graph } from "./graph.ts";

@@ -1,6 +1,6 @@
+import { holdInWords } from "../../local/hold-words.ts";
+import { between, duration, usedOf } from "../../local/in-words.ts";
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../../local/snapshot.ts";
-import { holdInWords } from "../hold-words.ts";
-import { between, duration, usedOf } from "../in-words.ts";
 import { problemsInWords, shortGpu } from "../status-words.ts";
 import type { Earnings } from "./earnings.ts";
 import type { Block } from "./fit.ts";

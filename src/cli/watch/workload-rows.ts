@@ -1,5 +1,5 @@
+import { between, duration, gib, measured, mib, usedOf } from "../../local/in-words.ts";
 import type { Snapshot, WorkloadStatus } from "../../local/snapshot.ts";
-import { between, duration, gib, measured, mib, usedOf } from "../in-words.ts";
 import { noticeReason, remarksOn, shortGpu, WORKLOAD_COLORS } from "../status-words.ts";
 import { glyphsOf, widthOf } from "../text-width.ts";
 import { layOut, type WatchCell, type WatchColumn } from "./columns.ts";

@@ -3,6 +3,7 @@ import { capabilityOfName, computeCapabilities } from "./compute-capability.ts";
 import { leadingCount, leadingFigure } from "./figures.ts";
 import { healthOf } from "./health.ts";
 import { tensorCoresOf } from "./precision.ts";
+import { propertyOf } from "./properties.ts";
 import type { Smi, SmiProblem } from "./runner.ts";
 import { readTopology } from "./topology.ts";
 import { absentValue, readSmiXml, type SmiDocument, type SmiGpu, uuidValue } from "./xml.ts";
@@ -196,7 +197,7 @@ function gpuOf(smiGpu: SmiGpu, { index, uuid, capability, mig }: Known): Gpu {
   const tensorCores = tensorCoresOf(computeCapability, name);
   const vramMiB = leadingCount(value("fb_memory_usage/total") ?? value("memory_usage/total"));
   const health = healthOf(smiGpu);
-  const powerLimitWatts = firstFigure(value, POWER_LIMIT_PATHS);
+  const property = (name: string) => propertyOf(name, smiGpu.values);
   const busId = value("pci/pci_bus_id") ?? smiGpu.id;
   const link = {
     linkGeneration: leadingCount(value("pci/pci_gpu_link_info/pcie_gen/current_link_gen")),
@@ -217,8 +218,8 @@ function gpuOf(smiGpu: SmiGpu, { index, uuid, capability, mig }: Known): Gpu {
       unified: vramMiB === undefined && /\bGB10\b|\bOrin\b|\bThor\b|\bXavier\b|\bTegra\b/.test(name) ? true : undefined,
       tensorCores,
       vbiosVersion: value("vbios_version"),
-      powerLimitWatts,
-      powerLimitDefaultWatts: firstFigure(value, POWER_LIMIT_DEFAULT_PATHS),
+      powerLimitWatts: property("enforced.power.limit") ?? property("power.limit"),
+      powerLimitDefaultWatts: property("power.default_limit"),
       smClockLimitMHz: firstCount(value, ["applications_clocks/sm_clock", "applications_clocks/graphics_clock"]),
       smClockMaxMHz: firstCount(value, ["max_clocks/sm_clock", "max_clocks/graphics_clock"]),
       eccEnabled: enabled(value("ecc_mode/current_ecc")),
@@ -233,17 +234,6 @@ function gpuOf(smiGpu: SmiGpu, { index, uuid, capability, mig }: Known): Gpu {
     allocatable: health.status !== "failed",
   };
 }
-
-/** The limit in force, newest spelling first. */
-const POWER_LIMIT_PATHS = [
-  "gpu_power_readings/current_power_limit",
-  "gpu_power_readings/power_limit",
-  "power_readings/enforced_power_limit",
-  "power_readings/power_limit",
-];
-
-/** The limit the board comes with. */
-const POWER_LIMIT_DEFAULT_PATHS = ["gpu_power_readings/default_power_limit", "power_readings/default_power_limit"];
 
 function firstFigure(value: (path: string) => string | undefined, paths: readonly string[]): number | undefined {
   for (const path of paths) {

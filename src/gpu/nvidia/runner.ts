@@ -45,11 +45,28 @@ export interface Smi {
 /** A running nvidia-smi, first of a process group of its own. */
 export type SmiProcessHandle = ChildProcessByStdio<null, Readable, null>;
 
+/** One run that is over. */
+export interface SmiRun {
+  args: readonly string[];
+  /** −1 where it could not be started, or was killed. */
+  exitCode: number;
+  durationMs: number;
+  /** What it came to; undefined where it told what it was asked. */
+  problem?: SmiProblem["code"];
+}
+
+export interface SmiOptions {
+  path: string;
+  env?: NodeJS.ProcessEnv;
+  /** Told of each run but those that were cut by a pause or the caller; not of streams. */
+  onRun?(run: SmiRun): void;
+}
+
 const TIMEOUT_MS = 30_000;
 const PAUSE_PATIENCE_MS = 10_000;
 const OUTPUT_MAX_BYTES = 16 * 1024 * 1024;
 
-export function createSmi({ path, env = process.env }: { path: string; env?: NodeJS.ProcessEnv }): Smi {
+export function createSmi({ path, env = process.env, onRun }: SmiOptions): Smi {
   const environment = { ...env, LC_ALL: "C" };
   let queue: Promise<unknown> = Promise.resolve();
   let isPaused = false;
@@ -71,7 +88,18 @@ export function createSmi({ path, env = process.env }: { path: string; env?: Nod
   return {
     path,
     run(args, { timeoutMs = TIMEOUT_MS, signal } = {}) {
-      const next = queue.then(() => runOnce(() => spawnSmi(args), path, { timeoutMs, ...(signal && { signal }) }));
+      const next = queue.then(async () => {
+        const began = performance.now();
+        const { result, exitCode } = await runOnce(() => spawnSmi(args), path, {
+          timeoutMs,
+          ...(signal && { signal }),
+        });
+        if (!isPaused && signal?.aborted !== true) {
+          const durationMs = performance.now() - began;
+          onRun?.({ args, exitCode, durationMs, ...(!result.ok && { problem: result.problem.code }) });
+        }
+        return result;
+      });
       queue = next;
       return signal === undefined ? next : unlessAborted(next, signal, path);
     },
@@ -112,22 +140,23 @@ function runOnce(
   start: () => SmiProcessHandle,
   path: string,
   { timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal },
-): Promise<SmiResult> {
-  if (signal?.aborted) return Promise.resolve(failed("failed", `${path} was not asked: gpunode is stopping`));
+): Promise<{ result: SmiResult; exitCode: number }> {
+  const unasked = (result: SmiResult) => Promise.resolve({ result, exitCode: -1 });
+  if (signal?.aborted) return unasked(failed("failed", `${path} was not asked: gpunode is stopping`));
   let child: SmiProcessHandle;
   try {
     child = start();
   } catch (error) {
     // Node tells some of what can go wrong by throwing: ENOEXEC, ENOTDIR, ENOMEM, a path with a zero byte.
-    return Promise.resolve(startProblem(path, error as NodeJS.ErrnoException));
+    return unasked(startProblem(path, error as NodeJS.ErrnoException));
   }
   return new Promise((resolve) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
-    const settle = (result: SmiResult) => {
+    const settle = (result: SmiResult, exitCode = -1) => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", onAbort);
-      resolve(result);
+      resolve({ result, exitCode });
     };
     // A process stuck in the driver (state D) survives SIGKILL: it is left behind rather than waited for.
     const abandon = (result: SmiResult) => {
@@ -156,7 +185,7 @@ function runOnce(
     child.once("error", (error: NodeJS.ErrnoException) => settle(startProblem(path, error)));
     child.once("close", (code, killedBy) => {
       const stdout = Buffer.concat(chunks).toString("utf8");
-      settle(classify(stdout, code ?? (killedBy === null ? -1 : 128), path));
+      settle(classify(stdout, code ?? (killedBy === null ? -1 : 128), path), code ?? -1);
     });
   });
 }

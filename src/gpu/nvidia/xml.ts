@@ -134,8 +134,10 @@ function documentParser(found: (document: SmiDocument) => void): Parser {
   );
 }
 
-function header(document: SmiDocument, path: readonly string[], value: string): void {
+function header(document: SmiDocument, path: readonly string[], told: string): void {
   if (path.length !== 2) return;
+  // Driver 610 adds what will become of the name: "13.3 [Deprecated; will be removed in CUDA 14.0. Use CUDA UMD Version instead]".
+  const value = told.replace(/ \[.*\]$/, "");
   if (path[1] === "driver_version") document.driverVersion = value;
   else if (path[1] === "cuda_version" && absentValue(value) !== undefined) document.cudaVersion = value;
   else if (path[1] === "attached_gpus" && /^\d+$/.test(value)) document.attachedGpus = Number(value);

@@ -233,3 +233,22 @@ describe("what a document leaves out", () => {
     expect(gpu?.allocatable).toBe(status !== "failed");
   });
 });
+
+describe("what driver 610 tells in another way", () => {
+  const limits =
+    "<current_power_limit>250.00 W</current_power_limit><requested_power_limit>240.00 W</requested_power_limit>" +
+    "<default_power_limit>300.00 W</default_power_limit>";
+  const document = (inside: string) =>
+    "<nvidia_smi_log><driver_version>610.57.04 [Deprecated; will be removed in CUDA 14.0. Use KMD Version instead]</driver_version>" +
+    "<cuda_version>13.3 [Deprecated; will be removed in CUDA 14.0. Use CUDA UMD Version instead]</cuda_version>" +
+    `<gpu id="0"><uuid>GPU-a</uuid><gpu_power_readings>${inside}</gpu_power_readings></gpu></nvidia_smi_log>`;
+
+  it.each([
+    ["as before", limits],
+    ["in a group of its own", `<some_group>${limits}</some_group>`],
+  ])("its power limits, %s, and its versions without a remark", (_, inside) => {
+    expect(read(document(inside)).gpus).toMatchObject([
+      { powerLimitWatts: 250, powerLimitDefaultWatts: 300, driverVersion: "610.57.04", cudaVersion: "13.3" },
+    ]);
+  });
+});

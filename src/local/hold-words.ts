@@ -19,12 +19,14 @@ export function holderInWords({ cause, until }: Hold, at: string): string {
   return until === undefined ? WHO[cause] : `${WHO[cause]} until ${clock(until, at)}`;
 }
 
-/** The same in a sentence: "GPU 0 is kept: blender (pid 12) uses 9,000 MiB, until 20:15". */
+/** The same in a sentence: "GPU 0: blender (pid 12) uses 9000 MiB of it, until 20:15". */
 export function holdInWords(hold: Hold, indexOf: (uuid: string) => string, at: string): string {
   const { gpus, message, until } = hold;
   const what =
     gpus === undefined ? "The whole node" : `GPU${gpus.length === 1 ? "" : "s"} ${gpus.map(indexOf).join(", ")}`;
-  return `${what}: ${message}${until === undefined ? "" : `, until ${clock(until, at)}`}`;
+  // Messages stand alone elsewhere, and name the GPU themselves.
+  const said = message.endsWith(` of ${what}`) ? `${message.slice(0, -what.length)}it` : message;
+  return `${what}: ${said}${until === undefined ? "" : `, until ${clock(until, at)}`}`;
 }
 
 export function whoIn(cause: PreemptionCause): string {

@@ -1,0 +1,181 @@
+import { NOW_MS, UUIDS } from "../healthy.ts";
+import { about, type Case, info } from "./case.ts";
+
+export const TOOLKIT_CASES: readonly Case[] = [
+  {
+    id: "gpu-runtime",
+    when: "the toolkit is not installed",
+    facts: () => ({ toolkit: { noCgroups: false, specs: [], hasRefresh: false, unlinked: [], hasSource: false } }),
+    verdict: "failure",
+    found: /toolkit is not installed/,
+    fix: /^curl -fsSL https:\/\/nvidia\.github\.io\/libnvidia-container\/gpgkey \| gpg --dearmor/,
+  },
+  {
+    id: "gpu-runtime",
+    when: "the package source is there, and the toolkit is not",
+    facts: () => ({ toolkit: { noCgroups: false, specs: [], hasRefresh: false, unlinked: [], hasSource: true } }),
+    verdict: "failure",
+    found: /toolkit is not installed/,
+    fix: /^apt-get update$/,
+  },
+  {
+    id: "gpu-runtime",
+    when: "only its base is installed",
+    facts: (good) => ({ toolkit: { ...good.toolkit, hook: undefined as never } }),
+    verdict: "failure",
+    found: /only a part of the toolkit/,
+  },
+  {
+    id: "gpu-runtime",
+    when: "only its base is installed, and Docker knows CDI",
+    facts: (good) => ({ toolkit: { ...good.toolkit, hook: undefined as never }, ...info(good, { version: "29.1.0" }) }),
+    verdict: "ok",
+    found: /^by CDI$/,
+  },
+  {
+    id: "gpu-runtime",
+    when: "its mode is cdi",
+    facts: (good) => ({ toolkit: { ...good.toolkit, mode: "cdi" } }),
+    verdict: "failure",
+    found: /mode = "cdi"/,
+    fix: /nvidia-container-runtime\.mode=auto$/,
+  },
+  {
+    id: "gpu-runtime",
+    when: "it sets no cgroups",
+    facts: (good) => ({ toolkit: { ...good.toolkit, noCgroups: true } }),
+    verdict: "failure",
+    found: /no-cgroups = true/,
+    fix: /no-cgroups=false$/,
+  },
+  {
+    id: "gpu-runtime",
+    when: "Docker was started before it came",
+    facts: (good) => ({
+      toolkit: { ...good.toolkit, hookChangedAtMs: NOW_MS - 1000 },
+      ...info(good, { runtimes: ["runc"] }),
+    }),
+    verdict: "warning",
+    found: /installed after Docker was started/,
+    fix: /^systemctl restart docker$/,
+  },
+  {
+    id: "cdi-spec",
+    when: "it is of the driver before",
+    facts: (good) => ({
+      toolkit: {
+        ...good.toolkit,
+        specs: [{ path: "/etc/cdi/nvidia.yaml", versions: ["535.247.01"], devices: ["0", "1", "all"] }],
+      },
+    }),
+    verdict: "warning",
+    found: /\/etc\/cdi\/nvidia\.yaml is of driver 535\.247\.01, this one is 550\.163\.01/,
+    fix: /^\/usr\/bin\/nvidia-ctk cdi generate --output=\/etc\/cdi\/nvidia\.yaml$/,
+    auto: "safe",
+  },
+  {
+    id: "cdi-spec",
+    when: "it is stale, in use, and the toolkit's service makes it",
+    facts: (good) => ({
+      toolkit: {
+        ...good.toolkit,
+        hasRefresh: true,
+        specs: [{ path: "/var/run/cdi/nvidia.yaml", versions: ["535.247.01"], devices: ["all"] }],
+      },
+      ...info(good, { version: "29.1.0" }),
+    }),
+    verdict: "failure",
+    found: /535\.247\.01/,
+    fix: /^systemctl restart nvidia-cdi-refresh\.service$/,
+    auto: "safe",
+  },
+  {
+    id: "cdi-spec",
+    when: "a GPU was added",
+    facts: (good) => ({
+      toolkit: {
+        ...good.toolkit,
+        specs: [{ path: "/etc/cdi/nvidia.yaml", versions: ["550.163.01"], devices: ["0", "all"] }],
+      },
+    }),
+    verdict: "warning",
+    found: /lists 0 and all, not all 2 GPUs/,
+    auto: "safe",
+  },
+  {
+    id: "daemon-reload",
+    when: "the links are missing",
+    facts: (good) => ({ toolkit: { ...good.toolkit, unlinked: ["/dev/nvidia0", "/dev/nvidiactl"] } }),
+    verdict: "warning",
+    found: /\/dev\/nvidia0 and \/dev\/nvidiactl have no link in \/dev\/char/,
+    fix: /^\/usr\/bin\/nvidia-ctk system create-dev-char-symlinks --create-all$/,
+    auto: "safe",
+  },
+  {
+    id: "daemon-reload",
+    when: "the links are missing, and nvidia-ctk is, too",
+    facts: (good) => ({ toolkit: { ...good.toolkit, ctk: undefined as never, unlinked: ["/dev/nvidia0"] } }),
+    verdict: "warning",
+    found: /has no link/,
+    fix: /native\.cgroupdriver=cgroupfs/,
+  },
+  {
+    id: "daemon-reload",
+    when: "the links are missing, and the driver is cgroupfs",
+    facts: (good) => ({
+      toolkit: { ...good.toolkit, unlinked: ["/dev/nvidia0"] },
+      ...about(good, { cgroupDriver: "cgroupfs" }),
+    }),
+    verdict: "ok",
+    found: /cgroupfs/,
+  },
+  {
+    id: "gpu-in-container",
+    when: "the container cannot be started",
+    facts: () => ({
+      sight: {
+        gpu: UUIDS[0],
+        seen: [],
+        devices: [],
+        problem: "the container engine cannot attach GPUs: the NVIDIA container toolkit is missing",
+      },
+    }),
+    verdict: "failure",
+    found: /could not be started with GPU-1111.*toolkit is missing/,
+    fix: /^apt-get install nvidia-container-toolkit$/,
+  },
+  {
+    id: "gpu-in-container",
+    when: "nothing is inside",
+    facts: () => ({ sight: { gpu: UUIDS[0], seen: [], devices: [], said: "spawnSync nvidia-smi ENOENT" } }),
+    verdict: "failure",
+    found: /there is no \/dev\/nvidia… inside/,
+    fix: /^nvidia-ctk runtime configure --runtime=docker$/,
+  },
+  {
+    id: "gpu-in-container",
+    when: "NVML fails inside",
+    facts: () => ({
+      sight: { gpu: UUIDS[0], seen: [], devices: ["/dev/nvidia0"], said: "Failed to initialize NVML: Unknown Error" },
+    }),
+    verdict: "failure",
+    found: /Failed to initialize NVML: Unknown Error/,
+    fix: /^systemctl restart docker$/,
+  },
+  {
+    id: "gpu-in-container",
+    when: "the wrong one is inside",
+    facts: () => ({ sight: { gpu: UUIDS[0], seen: [UUIDS[1]], devices: ["/dev/nvidia1"] } }),
+    verdict: "failure",
+    found: /was given GPU-1111.* and sees GPU-6666/,
+  },
+  {
+    id: "gpu-in-container",
+    when: "the toolkit brings no programs along",
+    facts: () => ({
+      sight: { gpu: UUIDS[0], seen: [], devices: ["/dev/nvidia0"], said: "spawnSync nvidia-smi ENOENT" },
+    }),
+    verdict: "warning",
+    found: /nvidia-smi is not/,
+  },
+];
