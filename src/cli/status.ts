@@ -29,10 +29,11 @@ async function status(options: AskOptions & { watch?: true }): Promise<void> {
   // A terminal without a cursor that can be moved is written on like paper.
   else if (!stdout.isTTY || process.env.TERM === "dumb") await repeat(daemon, first, inWords);
   else {
-    const { watch } = await import("./watch/watch.ts");
+    const [{ watch }, { readEarlier }] = await Promise.all([import("./watch/watch.ts"), import("./watch/earlier.ts")]);
     const keys = stdin.isTTY ? stdin : undefined;
     const color = optionsOf(stdout).color === true;
-    await watch({ daemon, first, stdout, stdin: keys, color, unicode: knowsUnicode(process.env) });
+    const earlierHistory = (signal: AbortSignal) => readEarlier(daemon, first, signal);
+    await watch({ daemon, first, stdout, stdin: keys, color, unicode: knowsUnicode(process.env), earlierHistory });
   }
 }
 

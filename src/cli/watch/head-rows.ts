@@ -132,6 +132,11 @@ export function reliabilityRow(snapshot: Snapshot, width: number): Line | undefi
   return labelled("30 days", [[say(line)], ...rest.map((text) => [say(text, "dim")])], width);
 }
 
+/** Where the same, and more of the past, is to be seen in a browser. */
+export function pageRow(page: string, width: number): Line {
+  return labelled("page", [[say(page, "dim")]], width);
+}
+
 function labelled(label: string, figures: readonly Line[], width: number): Line {
   if (width < LABELS_FROM) {
     const short = label === "coordinator" ? [] : [own(`${label} `, "dim")];

@@ -1,9 +1,11 @@
 import type { Snapshot } from "../../local/snapshot.ts";
 
-/** What a GPU did at one moment. */
+/** What a GPU did at one moment, or for a while. */
 export interface HistoryPoint {
   /** Milliseconds since the epoch. */
   at: number;
+  /** How long it was so, from then on; a moment where absent. */
+  lastsMs?: number;
   utilizationPercent?: number;
   /** VRAM in use, of all there is. */
   vramPercent?: number;
@@ -43,10 +45,10 @@ export function createHistory(): History {
     gpus.set(uuid, known);
     return known;
   };
-  const add = (uuid: string, { at, utilizationPercent, vramPercent }: HistoryPoint) => {
+  const add = (uuid: string, { at, lastsMs = 1, utilizationPercent, vramPercent }: HistoryPoint) => {
     const tracks = tracksOf(uuid);
-    for (const tier of tracks.utilizationPercent) tier.add(at, utilizationPercent);
-    for (const tier of tracks.vramPercent) tier.add(at, vramPercent);
+    for (const tier of tracks.utilizationPercent) tier.add({ at, lastsMs }, utilizationPercent);
+    for (const tier of tracks.vramPercent) tier.add({ at, lastsMs }, vramPercent);
   };
   return {
     add,
@@ -74,19 +76,23 @@ type Track = ReturnType<typeof track>;
 /** A ring of means. A slot says itself whose it is, so that gaps need no clearing. */
 function track({ stepMs, size }: { stepMs: number; size: number }) {
   const [slots, sums, counts] = [new Float64Array(size).fill(-1), new Float64Array(size), new Uint32Array(size)];
+  /** What is older than what the slot holds is forgotten already. */
+  const put = (slot: number, value: number) => {
+    const index = slot % size;
+    if (slot < (slots[index] ?? 0)) return;
+    if (slots[index] !== slot) {
+      slots[index] = slot;
+      sums[index] = 0;
+      counts[index] = 0;
+    }
+    sums[index] = (sums[index] ?? 0) + value;
+    counts[index] = (counts[index] ?? 0) + 1;
+  };
   return {
-    /** What is older than what the slot holds is forgotten already. */
-    add(at: number, value: number | undefined): void {
-      const slot = Math.floor(at / stepMs);
-      const index = slot % size;
-      if (value === undefined || !Number.isFinite(value) || slot < (slots[index] ?? 0)) return;
-      if (slots[index] !== slot) {
-        slots[index] = slot;
-        sums[index] = 0;
-        counts[index] = 0;
-      }
-      sums[index] = (sums[index] ?? 0) + value;
-      counts[index] = (counts[index] ?? 0) + 1;
+    add({ at, lastsMs }: { at: number; lastsMs: number }, value: number | undefined): void {
+      if (value === undefined || !Number.isFinite(value)) return;
+      const last = Math.floor((at + lastsMs - 1) / stepMs);
+      for (let slot = Math.max(Math.floor(at / stepMs), last - size + 1); slot <= last; slot += 1) put(slot, value);
     },
     steps(asked: { now: number; stepMs: number; count: number }): (number | undefined)[] {
       const each = asked.stepMs / stepMs;

@@ -5,7 +5,7 @@ import { problemsInWords, shortGpu } from "../status-words.ts";
 import type { Earnings } from "./earnings.ts";
 import type { Block } from "./fit.ts";
 import { gpuRows, graphColumns, graphRows, type Showing } from "./gpu-rows.ts";
-import { connectionRow, hostRow, leavingRows, lentRow, reliabilityRow, titleRow } from "./head-rows.ts";
+import { connectionRow, hostRow, leavingRows, lentRow, pageRow, reliabilityRow, titleRow } from "./head-rows.ts";
 import { KEYS_LINE, type ViewState } from "./keys.ts";
 import { ends, type Line, own, say } from "./line.ts";
 import type { PullPaces } from "./pull-pace.ts";
@@ -26,6 +26,7 @@ export const RANK = {
   lent: 9,
   ended: 10,
   reliability: 11,
+  page: 11.5,
   keys: 12,
   gaps: 13,
   tallGraphs: 14,
@@ -70,6 +71,7 @@ export function headParts(
     one(RANK.host, hostRow(snapshot, width)),
     ...(earnings === undefined ? [] : [one(RANK.lent, lentRow(earnings, width))]),
     ...(reliability === undefined ? [] : [one(RANK.reliability, reliability)]),
+    ...(snapshot.page === undefined ? [] : [one(RANK.page, pageRow(snapshot.page, width))]),
   ];
 }
 

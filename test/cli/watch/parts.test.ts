@@ -72,6 +72,20 @@ describe("history", () => {
     expect(steps(history, now, 1000, 3)).toEqual([undefined, undefined, 100]);
   });
 
+  it("what lasted a while fills all of it, at any zoom, also where that is longer than can be kept", () => {
+    const history = createHistory();
+    const now = 1_800_000_000_000;
+    history.add("GPU-0", { at: now - 200_000_000, lastsMs: 200_000_000 - 20_000, utilizationPercent: 30 });
+    history.add("GPU-0", { at: now - 20_000, lastsMs: 10_000, utilizationPercent: 50 });
+    history.add("GPU-0", { at: now - 10_000, lastsMs: 9_000, utilizationPercent: 70 });
+    expect(steps(history, now, 5000, 6)).toEqual([30, 50, 50, 70, 70, undefined]);
+    expect(
+      steps(history, now, 1_200_000, 72)
+        .slice(1, -2)
+        .every((value) => value === 30),
+    ).toBe(true);
+  });
+
   it("reads a snapshot: utilization, and VRAM as a share", () => {
     const history = createHistory();
     const snapshot = exampleSnapshot();
