@@ -1,6 +1,22 @@
 /** Exit codes of every command. */
 export const EXIT = { done: 0, failed: 1, usage: 2, notRunning: 3, interrupted: 130, badConfiguration: 78 } as const;
 
+/** What each says, in a word or two. */
+export const EXIT_WORDS: Readonly<Record<keyof typeof EXIT, string>> = {
+  done: "done",
+  failed: "failed",
+  usage: "usage",
+  notRunning: "the daemon is not running",
+  interrupted: "interrupted",
+  badConfiguration: "bad configuration",
+};
+
+/** "0 done, 1 failed, …". */
+export function exitCodesInWords(): string {
+  const names = (Object.keys(EXIT) as (keyof typeof EXIT)[]).sort((a, b) => EXIT[a] - EXIT[b]);
+  return names.map((name) => `${EXIT[name]} ${EXIT_WORDS[name]}`).join(", ");
+}
+
 /** The command line contradicts itself. */
 export class UsageError extends Error {
   override readonly name = "UsageError";

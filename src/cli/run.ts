@@ -7,10 +7,13 @@ import { gpunodeVersion } from "./version.ts";
 
 /** The flags of the configuration's keys, by the name commander gives their values. */
 const FLAGS = KEY_NAMES.flatMap((key) => {
-  const { flag, description, defaultText }: Key<unknown> = KEYS[key];
+  const { flag, description, defaultText, kind }: Key<unknown> = KEYS[key];
   if (flag === undefined) return [];
   const fallback = defaultText === "none" ? "" : ` (default: ${defaultText.replaceAll("`", "")})`;
-  return [{ key, option: new Option(flag, description.split(". ")[0]?.replace(/\.$/, "") + fallback) }];
+  const option = new Option(flag, description.split(". ")[0]?.replace(/\.$/, "") + fallback);
+  // For the help and for shells; what is wrong with a value the configuration says itself.
+  if (kind.choices !== undefined) option.argChoices = [...kind.choices];
+  return [{ key, option }];
 });
 
 export function registerRun(program: Command): void {

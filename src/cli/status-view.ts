@@ -1,8 +1,19 @@
-import { holderInWords, holdInWords, holdOn, whoIn } from "../local/hold-words.ts";
+import { holdInWords, holdOn } from "../local/hold-words.ts";
 import { between, duration, gib, measured, mib, usedOf } from "../local/in-words.ts";
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
-import { upInWords } from "../protocol/reliability.ts";
-import { type Cell, cut, paint, printable, renderTable, type Style, type TableOptions } from "./table.ts";
+import {
+  HEALTH_COLORS,
+  holderOf,
+  NODE_COLORS,
+  noticeReason,
+  problemsInWords,
+  reliabilityInWords,
+  remarksOn,
+  shortGpu,
+  undeliveredInWords,
+  WORKLOAD_COLORS,
+} from "./status-words.ts";
+import { type Cell, paint, printable, renderTable, type TableOptions } from "./table.ts";
 
 /** The whole snapshot for a person: who and where, GPUs, workloads, what is wrong. */
 export function statusInWords(snapshot: Snapshot, options: TableOptions): string {
@@ -16,16 +27,11 @@ export function statusInWords(snapshot: Snapshot, options: TableOptions): string
   return parts.filter((part) => part !== "").join("\n");
 }
 
-const STATE_STYLE: Record<Snapshot["node"]["state"], Style> = {
-  available: "green",
-  draining: "yellow",
-  stopping: "yellow",
-};
-
 function header(snapshot: Snapshot, options: TableOptions): string {
   const { node, host, engine } = snapshot;
   const { info, telemetry } = host;
-  const state = paint(node.state, STATE_STYLE[node.state], options);
+  const state = paint(node.state, NODE_COLORS[node.state], options);
+  const reliability = reliabilityInWords(snapshot);
   const figures = [
     `${info.cpus} CPUs${telemetry?.cpuPercent === undefined ? "" : ` ${Math.round(telemetry.cpuPercent)} % busy`}`,
     `memory ${usedOf(telemetry?.memoryUsedMiB, telemetry?.memoryTotalMiB ?? info.memoryMiB)}`,
@@ -42,26 +48,10 @@ function header(snapshot: Snapshot, options: TableOptions): string {
     ),
     row("coordinator", ...connection(snapshot, options)),
     row("host", figures.join(", ")),
-    ...reliability(snapshot),
+    ...(reliability.length === 0 ? [] : [row("30 days", ...reliability)]),
     ...(snapshot.page === undefined ? [] : [row("page", snapshot.page)]),
     "",
   ].join("\n");
-}
-
-/** What the node has proved to be like; no line where nothing is known. */
-function reliability({ reliability: known, at }: Snapshot): string[] {
-  if (known === undefined) return [];
-  const { succeeded, failed, stopped, preempted, lost } = known.workloads;
-  const counts: [number, string][] = [
-    [failed, "failed"],
-    [stopped, "stopped"],
-    [preempted, "taken back"],
-    [lost, "lost"],
-  ];
-  const ends = counts.flatMap(([count, word]) => (count === 0 ? [] : [`${count} ${word}`]));
-  const line = [`up ${upInWords(known)}`, `${succeeded} done`, ...ends].join(", ");
-  const isYoung = Date.parse(at) - Date.parse(known.since) < 29 * 86_400_000;
-  return [row("30 days", line, ...(isYoung ? [`known for ${between(known.since, at)}`] : []))];
 }
 
 function row(title: string, ...parts: string[]): string {
@@ -69,10 +59,9 @@ function row(title: string, ...parts: string[]): string {
 }
 
 function connection({ connection, at }: Snapshot, options: TableOptions): string[] {
-  const { url = "", state, since, lastError, retryAt, unackedEvents } = connection;
+  const { url = "", state, since, lastError, retryAt } = connection;
   const why = lastError === undefined ? "" : `: ${printable(lastError)}`;
-  const waiting =
-    unackedEvents === 0 ? [] : [`${unackedEvents} ${unackedEvents === 1 ? "event" : "events"} to deliver`];
+  const waiting = undeliveredInWords(connection);
   const retry = retryAt === undefined ? "" : `, next try in ${between(at, retryAt)}`;
   switch (state) {
     case "off":
@@ -111,7 +100,7 @@ function gpuTable({ gpus, holds, workloads, at }: Snapshot, options: TableOption
         measured(telemetry?.temperatureCelsius, "°C"),
         power === "-" ? power : limit,
         healthCell(gpu),
-        instances.length > 0 && holdOn(gpu.uuid, holds) === undefined ? "" : holder(gpu, { holds, workloads, at }),
+        instances.length > 0 && holdOn(gpu.uuid, holds) === undefined ? "" : holderCell(gpu, { holds, workloads, at }),
       ],
       ...instances,
     ];
@@ -138,23 +127,12 @@ function vramCell({ telemetry, vramMiB }: GpuStatus): Cell {
 
 /** A GPU's health with its colour. */
 export function healthCell({ health }: Pick<GpuStatus, "health">): Cell {
-  const style = { healthy: "green", degraded: "yellow", failed: "red" } as const;
-  return { text: health.status, style: style[health.status] };
+  return { text: health.status, style: HEALTH_COLORS[health.status] };
 }
 
-/** Who uses it, and who wants it or keeps it. Who has to leave is told for as long as it is there. */
-function holder(
-  { uuid, allocatedTo, allocatable, mig }: GpuStatus,
-  { holds, workloads, at }: Pick<Snapshot, "holds" | "workloads" | "at">,
-): Cell {
-  const hold = holdOn(uuid, holds);
-  if (hold === undefined) return allocatedTo ?? (allocatable ? "free" : "not given out");
-  const units = [uuid, ...(mig?.instances ?? []).map((instance) => instance.uuid)];
-  const there = workloads.filter(
-    ({ finishedAt, gpus }) => finishedAt === undefined && gpus.some((of) => units.includes(of)),
-  );
-  const users = there.map(({ id }) => id).join(", ");
-  return { text: users === "" ? holderInWords(hold, at) : `${users} → ${holderInWords(hold, at)}`, style: "yellow" };
+function holderCell(gpu: GpuStatus, known: Pick<Snapshot, "holds" | "workloads" | "at">): Cell {
+  const { text, isKept } = holderOf(gpu, known);
+  return isKept ? { text, style: "yellow" } : text;
 }
 
 /** Why what is kept from being lent is kept, and until when. */
@@ -165,22 +143,13 @@ function keptBack({ gpus, holds, at }: Snapshot, options: TableOptions): string 
   return `${paint("Not lent", "bold", options)}\n${lines.join("")}`;
 }
 
-const WORKLOAD_STYLE: Partial<Record<WorkloadStatus["state"], Style>> = {
-  running: "green",
-  failed: "red",
-  rejected: "red",
-  lost: "red",
-  preempted: "yellow",
-  stopping: "yellow",
-};
-
 /** Also `gpunode workloads`. */
 export function workloadTable(
   { workloads, gpus, at }: Pick<Snapshot, "workloads" | "gpus" | "at">,
   options: TableOptions,
 ): string {
   const rows = workloads.map((workload): Cell[] => {
-    const style = WORKLOAD_STYLE[workload.state];
+    const style = WORKLOAD_COLORS[workload.state];
     const { usage } = workload;
     return [
       workload.id,
@@ -206,37 +175,20 @@ export function workloadTable(
   return renderTable(columns, rows, options);
 }
 
-/** The index of a GPU, as the table above it shows it; a MIG instance as index and profile. */
-function shortGpu(uuid: string, gpus: readonly GpuStatus[]): string {
-  for (const gpu of gpus) {
-    if (gpu.uuid === uuid) return String(gpu.index);
-    const instance = gpu.mig?.instances.find((candidate) => candidate.uuid === uuid);
-    if (instance !== undefined) return `${gpu.index}:${instance.profile}`;
-  }
-  return cut(uuid, 12);
-}
-
-function remark(
-  { state, reason, message, exitCode, oomKilled, restarts, ports, pull, healthy, notice }: WorkloadStatus,
-  at: string,
-): string {
-  const why = message ?? reason;
+function remark(workload: WorkloadStatus, at: string): string {
+  const { state, pull, notice } = workload;
   return [
     ...(notice === undefined ? [] : [noticeInWords(notice, at)]),
     ...(state === "pulling" && pull !== undefined ? [pulled(pull)] : []),
-    ...(why === undefined || why === notice?.message ? [] : [why]),
-    ...(oomKilled === true ? ["out of memory"] : []),
-    // "exited with code 3" says it already.
-    ...(exitCode === undefined || exitCode === 0 || why?.includes(`code ${exitCode}`) ? [] : [`exit code ${exitCode}`]),
-    ...(restarts === 0 ? [] : [`restarted ${restarts} ×`]),
-    ...(healthy === false && state === "running" ? ["not healthy"] : []),
-    ...(state === "running" ? ports.map(({ container, host }) => `${host}→${container}`) : []),
+    ...remarksOn(workload),
   ].join(", ");
 }
 
-function noticeInWords({ cause, message, deadline }: NonNullable<WorkloadStatus["notice"]>, at: string): string {
-  const why = message ?? whoIn(cause);
-  return deadline === undefined ? `warned: ${why}` : `gone in ${between(at, deadline)}: ${why}`;
+function noticeInWords(notice: NonNullable<WorkloadStatus["notice"]>, at: string): string {
+  const { deadline } = notice;
+  return deadline === undefined
+    ? `warned: ${noticeReason(notice)}`
+    : `gone in ${between(at, deadline)}: ${noticeReason(notice)}`;
 }
 
 function pulled({ currentBytes, totalBytes }: { currentBytes: number; totalBytes: number }): string {
@@ -246,13 +198,9 @@ function pulled({ currentBytes, totalBytes }: { currentBytes: number; totalBytes
     : `${Math.floor((100 * currentBytes) / totalBytes)} % of ${gib(totalBytes / 1024 / 1024)} GiB pulled`;
 }
 
-function problems({ gpus, problems: known, lastError, at }: Snapshot, options: TableOptions): string {
-  const lines = [
-    ...known.map(({ message, since }) => `${message}${since === undefined ? "" : ` (for ${between(since, at)})`}`),
-    ...gpus.flatMap(({ index, health }) =>
-      health.reasons.map(({ message }) => `GPU ${index} is ${health.status}: ${message}`),
-    ),
-  ];
+function problems(snapshot: Snapshot, options: TableOptions): string {
+  const { lastError, at } = snapshot;
+  const lines = problemsInWords(snapshot);
   const now =
     lines.length === 0
       ? ""

@@ -1,4 +1,5 @@
 import { styleText } from "node:util";
+import { cut, widthOf } from "./text-width.ts";
 
 export type Style = Parameters<typeof styleText>[0];
 
@@ -13,13 +14,13 @@ export interface Column {
 }
 
 export interface TableOptions {
-  /** Characters in a line; without it nothing is cut. */
+  /** Columns of a line; without it nothing is cut. */
   width?: number;
   color?: boolean;
 }
 
 const GAP = "  ";
-/** A shrunk column still shows this many characters. */
+/** A shrunk column is still this wide. */
 const MIN_WIDTH = 8;
 
 /** Rows under their titles, aligned, cut to the terminal's width at the columns that may shrink. Ends with a newline. */
@@ -31,7 +32,7 @@ export function renderTable(
   const widths = fitted(
     columns,
     columns.map((column, index) =>
-      Math.max(width(column.title), ...rows.map((row) => width(printable(textOf(row[index] ?? ""))))),
+      Math.max(widthOf(column.title), ...rows.map((row) => widthOf(printable(textOf(row[index] ?? ""))))),
     ),
     options.width,
   );
@@ -40,7 +41,7 @@ export function renderTable(
       .map((cell, index) => {
         const room = widths[index] ?? 0;
         const text = cut(printable(textOf(cell)), room);
-        const space = " ".repeat(Math.max(0, room - width(text)));
+        const space = " ".repeat(Math.max(0, room - widthOf(text)));
         const styled = typeof cell === "string" ? text : paint(text, cell.style, options);
         return columns[index]?.align === "right" ? space + styled : styled + space;
       })
@@ -80,16 +81,6 @@ function fitted(columns: readonly Column[], natural: number[], available: number
     excess -= 1;
   }
   return widths;
-}
-
-/** Shortens to `room` characters, the last of them an ellipsis. */
-export function cut(text: string, room: number): string {
-  const characters = [...text];
-  return characters.length <= room ? text : `${characters.slice(0, Math.max(0, room - 1)).join("")}…`;
-}
-
-function width(text: string): number {
-  return [...text].length;
 }
 
 /** What others wrote (process names, messages) must not steer the owner's terminal. */

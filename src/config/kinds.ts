@@ -12,6 +12,8 @@ export interface Kind<T> {
   read(value: unknown): Reading<T>;
   /** The value as TOML would give it, from the text of an environment variable or a flag. */
   fromText(text: string): unknown;
+  /** All the values there are, where they are few. */
+  choices?: readonly string[];
   secret?: true;
 }
 
@@ -52,6 +54,7 @@ export function oneOf<const T extends string>(...choices: readonly T[]): Kind<T>
   const expected = `one of ${choices.map((choice) => `"${choice}"`).join(", ")}`;
   return {
     name: choices.map((choice) => `"${choice}"`).join(" \\| "),
+    choices,
     fromText: (value) => value,
     read(value) {
       const choice = choices.find((candidate) => candidate === value);

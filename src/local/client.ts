@@ -45,7 +45,10 @@ export interface LocalClient {
   pauseSampling(): Promise<void>;
   resumeSampling(): Promise<void>;
   /** Usage records that end after `sinceMs`, unread, with the node whose keys signed them. */
-  usage(sinceMs: number): Promise<{ node: SigningNode; records: AsyncIterable<unknown> }>;
+  usage(
+    sinceMs: number,
+    options?: { signal?: AbortSignal },
+  ): Promise<{ node: SigningNode; records: AsyncIterable<unknown> }>;
   /** A new key for the node. `DaemonRefused` with `unsupported` where the coordinator does not take it. */
   rotateKey(): Promise<RotatedKey>;
 }
@@ -117,8 +120,8 @@ export function connectLocal(socketPath: string): LocalClient {
     async resumeSampling() {
       await ask("POST", "/v1/sampling/resume");
     },
-    async usage(sinceMs) {
-      const lines = linesOf(await send(socketPath, "GET", `/v1/usage?sinceMs=${sinceMs}`));
+    async usage(sinceMs, { signal } = {}) {
+      const lines = linesOf(await send(socketPath, "GET", `/v1/usage?sinceMs=${sinceMs}`, signal));
       const first = await lines.next();
       const { node } = JSON.parse(first.value ?? "{}") as { node: SigningNode };
       return { node, records: parsed(lines) };

@@ -41,8 +41,6 @@ describe.runIf(haveEngine)("what the node has proved to be like", () => {
       return reliability.downSeconds > 0 ? reliability : undefined;
     });
     expect(after).toMatchObject({ workloads, preemptions });
-    expect(site.rig.gpunode("status").stdout).toMatch(
-      /^30 days +up \d+(\.\d)? %, 1 done, 1 failed, 1 taken back {2}known for \d+ (s|min)$/m,
-    );
+    expect(site.rig.gpunode("status").stdout).toMatch(/^30 days +1 done, 1 failed, 1 taken back$/m);
   });
 });

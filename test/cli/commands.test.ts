@@ -83,6 +83,11 @@ describe("status", () => {
     const workloads = { succeeded: 0, failed: 0, stopped: 0, preempted: 0, lost: 0 };
     reliability = { since: "2026-01-02T00:00:00.000Z", upSeconds: 11_045, downSeconds: 0, workloads, preemptions: [] };
     expect((await gpunode(["status"], env)).out).toMatch(/^30 days +up 100 %, 0 done {2}known for 3 h 4 min$/m);
+    // Within the first hour a share of the time says nothing; what ended does.
+    reliability = { ...reliability, since: "2026-01-02T02:30:00.000Z", upSeconds: 2045 };
+    expect((await gpunode(["status"], env)).out).not.toContain("30 days");
+    reliability = { ...reliability, workloads: { ...workloads, succeeded: 2, preempted: 1 } };
+    expect((await gpunode(["status"], env)).out).toMatch(/^30 days +2 done, 1 taken back$/m);
     expect((await gpunode(["status"], await daemon())).out).not.toContain("30 days");
   });
 
@@ -297,7 +302,7 @@ describe("usage", () => {
     const help = await gpunode(["--help"]);
     expect(help.code).toBe(0);
     expect(help.out).toContain(
-      "Exit codes: 0 done, 1 failed, 2 usage, 3 the daemon is not running, 78 bad configuration.",
+      "Exit codes: 0 done, 1 failed, 2 usage, 3 the daemon is not running, 78 bad configuration, 130 interrupted.",
     );
     expect(await gpunode(["--version"])).toEqual({ code: 0, out: "0.1.0\n", err: "" });
     expect((await gpunode(["run", "--help"])).out).toContain("--coordinator <url>");

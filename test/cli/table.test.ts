@@ -1,5 +1,7 @@
+import stringWidth from "string-width";
 import { expect, it } from "vitest";
 import { renderTable } from "../../src/cli/table.ts";
+import { cut, widthOf } from "../../src/cli/text-width.ts";
 import { between, duration, usedOf } from "../../src/local/in-words.ts";
 
 const columns = [{ title: "N", align: "right" as const }, { title: "NAME", shrinks: true as const }, { title: "END" }];
@@ -48,4 +50,28 @@ it("figures in words", () => {
     usedOf(undefined, 512),
     usedOf(undefined, undefined),
   ]).toEqual(["0.5/24.0 GiB", "24.0 GiB", "512 MiB", "-"]);
+});
+
+it("measures what a terminal shows: wide letters take two columns, accents none", () => {
+  expect(["abc", "日本", "e\u0301", "👩‍💻", "▁▂█", "é°×→…"].map(widthOf)).toEqual([3, 4, 1, 2, 3, 5]);
+  expect(
+    renderTable(
+      [{ title: "NAME" }, { title: "END" }],
+      [
+        ["日本", "x"],
+        ["abc", "y"],
+      ],
+      {},
+    ),
+  ).toBe("NAME  END\n日本  x\nabc   y\n");
+  expect([5, 4, 3, 2, 1, 0].map((room) => cut("日本語", room))).toEqual(["日本…", "日…", "日…", "…", "…", ""]);
+});
+
+it("what is measured without looking closely is measured right", () => {
+  const wrong: string[] = [];
+  for (let code = 0x20; code < 0x2600; code += 1) {
+    const character = String.fromCodePoint(code);
+    if (!/\p{Cc}/u.test(character) && widthOf(character) !== stringWidth(character)) wrong.push(code.toString(16));
+  }
+  expect(wrong).toEqual([]);
 });

@@ -1,13 +1,14 @@
 import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import type { TestProject } from "vitest/node";
 import { findOrUnpack, TestbedUnavailableError } from "../../src/demo/debian-packages.ts";
 import { findEngine } from "../../src/demo/engine-api.ts";
 import { ENGINE_MARKER } from "../../src/demo/engine-state.ts";
 import { type PrivateEngine, startPrivateEngine } from "../../src/demo/private-engine.ts";
 import { startDebianRegistry } from "./debian-registry.ts";
+import { PACKAGES_DIR } from "./packages-dir.ts";
 
 /** What every test file is told about the engine of this run (`test/support/engine.ts` reads it). */
 export interface Testbed {
@@ -29,9 +30,6 @@ declare module "vitest" {
     testbed: Testbed;
   }
 }
-
-/** Unpacked Debian packages stay between runs, out of git's sight, and go with the dependencies. */
-const PACKAGES_DIR = resolve(import.meta.dirname, "../../node_modules/.cache/gpunode-testbed");
 
 /**
  * One Docker engine and one registry for the whole run. `GPUNODE_TEST_ENGINE=off` does without (unit tests alone),
