@@ -1,15 +1,13 @@
 import { holdInWords, holdOn } from "../local/hold-words.ts";
-import { between, duration, gib, measured, mib, usedOf } from "../local/in-words.ts";
+import { between, duration, measured, mib, usedOf } from "../local/in-words.ts";
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
+import { noticeInWords, pulledInWords, remarksOn, shortGpu } from "../local/workload-words.ts";
 import {
   HEALTH_COLORS,
   holderOf,
   NODE_COLORS,
-  noticeReason,
   problemsInWords,
   reliabilityInWords,
-  remarksOn,
-  shortGpu,
   undeliveredInWords,
   WORKLOAD_COLORS,
 } from "./status-words.ts";
@@ -179,23 +177,9 @@ function remark(workload: WorkloadStatus, at: string): string {
   const { state, pull, notice } = workload;
   return [
     ...(notice === undefined ? [] : [noticeInWords(notice, at)]),
-    ...(state === "pulling" && pull !== undefined ? [pulled(pull)] : []),
+    ...(state === "pulling" && pull !== undefined ? [pulledInWords(pull)] : []),
     ...remarksOn(workload),
   ].join(", ");
-}
-
-function noticeInWords(notice: NonNullable<WorkloadStatus["notice"]>, at: string): string {
-  const { deadline } = notice;
-  return deadline === undefined
-    ? `warned: ${noticeReason(notice)}`
-    : `gone in ${between(at, deadline)}: ${noticeReason(notice)}`;
-}
-
-function pulled({ currentBytes, totalBytes }: { currentBytes: number; totalBytes: number }): string {
-  const current = gib(currentBytes / 1024 / 1024);
-  return totalBytes === 0
-    ? `${current} GiB pulled`
-    : `${Math.floor((100 * currentBytes) / totalBytes)} % of ${gib(totalBytes / 1024 / 1024)} GiB pulled`;
 }
 
 function problems(snapshot: Snapshot, options: TableOptions): string {

@@ -1,8 +1,8 @@
-import { holderInWords, holdOn, whoIn } from "../local/hold-words.ts";
+import { holderInWords, holdOn } from "../local/hold-words.ts";
 import { between } from "../local/in-words.ts";
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../local/snapshot.ts";
+import { usersOf } from "../local/workload-words.ts";
 import { upInWords } from "../protocol/reliability.ts";
-import { cut } from "./text-width.ts";
 
 /** What a snapshot says, in words: shared by `status` and `status --watch`. */
 
@@ -51,59 +51,19 @@ export function undeliveredInWords({ unackedEvents }: Snapshot["connection"]): s
   return unackedEvents === 0 ? [] : [`${unackedEvents} ${unackedEvents === 1 ? "event" : "events"} to deliver`];
 }
 
-/** The index of a GPU, as the table of GPUs shows it; a MIG instance as index and profile. */
-export function shortGpu(uuid: string, gpus: readonly GpuStatus[]): string {
-  for (const gpu of gpus) {
-    if (gpu.uuid === uuid) return String(gpu.index);
-    const instance = gpu.mig?.instances.find((candidate) => candidate.uuid === uuid);
-    if (instance !== undefined) return `${gpu.index}:${instance.profile}`;
-  }
-  return cut(uuid, 12);
-}
-
 /** Who uses a GPU, and who wants it or keeps it. Who has to leave is told for as long as it is there. */
 export function holderOf(
-  { uuid, allocatedTo, allocatable, mig }: GpuStatus,
+  gpu: GpuStatus,
   { holds, workloads, at }: Pick<Snapshot, "holds" | "workloads" | "at">,
 ): { text: string; isKept: boolean } {
+  const { uuid, allocatedTo, allocatable } = gpu;
   const hold = holdOn(uuid, holds);
   if (hold === undefined) return { text: allocatedTo ?? (allocatable ? "free" : "not given out"), isKept: false };
-  const units = [uuid, ...(mig?.instances ?? []).map((instance) => instance.uuid)];
-  const there = workloads.filter(
-    ({ finishedAt, gpus }) => finishedAt === undefined && gpus.some((of) => units.includes(of)),
-  );
-  const users = there.map(({ id }) => id).join(", ");
+  const users = usersOf(gpu, workloads)
+    .map(({ id }) => id)
+    .join(", ");
   const keeper = holderInWords(hold, at);
   return { text: users === "" ? keeper : `${users} → ${keeper}`, isKept: true };
-}
-
-/** Why a workload has to go. */
-export function noticeReason({ cause, message }: NonNullable<WorkloadStatus["notice"]>): string {
-  return message ?? whoIn(cause);
-}
-
-/** What there is to say of a workload beside its state, its pull and its notice. */
-export function remarksOn({
-  state,
-  reason,
-  message,
-  exitCode,
-  oomKilled,
-  restarts,
-  ports,
-  healthy,
-  notice,
-}: WorkloadStatus): string[] {
-  const why = message ?? reason;
-  return [
-    ...(why === undefined || why === notice?.message ? [] : [why]),
-    ...(oomKilled === true ? ["out of memory"] : []),
-    // "exited with code 3" says it already.
-    ...(exitCode === undefined || exitCode === 0 || why?.includes(`code ${exitCode}`) ? [] : [`exit code ${exitCode}`]),
-    ...(restarts === 0 ? [] : [`restarted ${restarts} ×`]),
-    ...(healthy === false && state === "running" ? ["not healthy"] : []),
-    ...(state === "running" ? ports.map(({ container, host }) => `${host}→${container}`) : []),
-  ];
 }
 
 /** What keeps the node from being all it could be, a sentence each. */

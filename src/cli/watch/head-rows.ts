@@ -1,6 +1,7 @@
 import { between, duration, energy, gpuHours, mib, usedOf } from "../../local/in-words.ts";
 import type { Snapshot } from "../../local/snapshot.ts";
-import { NODE_COLORS, noticeReason, reliabilityInWords, shortGpu, undeliveredInWords } from "../status-words.ts";
+import { noticeReason, shortGpu } from "../../local/workload-words.ts";
+import { NODE_COLORS, reliabilityInWords, undeliveredInWords } from "../status-words.ts";
 import type { Earnings } from "./earnings.ts";
 import { graph } from "./graph.ts";
 import { blank, cutLine, ends, fill, type Line, own, parts, say } from "./line.ts";

@@ -1,7 +1,8 @@
 import { holdInWords } from "../../local/hold-words.ts";
 import { between, duration, usedOf } from "../../local/in-words.ts";
 import type { GpuStatus, Snapshot, WorkloadStatus } from "../../local/snapshot.ts";
-import { problemsInWords, shortGpu } from "../status-words.ts";
+import { shortGpu } from "../../local/workload-words.ts";
+import { problemsInWords } from "../status-words.ts";
 import type { Earnings } from "./earnings.ts";
 import type { Block } from "./fit.ts";
 import { gpuRows, graphColumns, graphRows, type Showing } from "./gpu-rows.ts";

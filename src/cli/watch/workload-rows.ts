@@ -1,6 +1,7 @@
 import { between, duration, gib, measured, mib, usedOf } from "../../local/in-words.ts";
 import type { Snapshot, WorkloadStatus } from "../../local/snapshot.ts";
-import { noticeReason, remarksOn, shortGpu, WORKLOAD_COLORS } from "../status-words.ts";
+import { noticeReason, remarksOn, shortGpu } from "../../local/workload-words.ts";
+import { WORKLOAD_COLORS } from "../status-words.ts";
 import { glyphsOf, widthOf } from "../text-width.ts";
 import { layOut, type WatchCell, type WatchColumn } from "./columns.ts";
 import { bar } from "./graph.ts";

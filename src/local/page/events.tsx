@@ -1,6 +1,7 @@
 import type { History } from "../history.ts";
+import { shortGpu } from "../workload-words.ts";
 import type { View } from "./view.ts";
-import { lastHours, shortGpu, timeOfDay } from "./words.ts";
+import { lastHours, timeOfDay } from "./words.ts";
 
 type Mark = History["marks"][number];
 

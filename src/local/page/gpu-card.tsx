@@ -3,13 +3,14 @@ import type { GpuHistory, History } from "../history.ts";
 import { holderInWords, holdOn } from "../hold-words.ts";
 import { between, duration, gib, measured, mib, usedOf } from "../in-words.ts";
 import type { GpuStatus } from "../snapshot.ts";
+import { unitsOf, usersOf } from "../workload-words.ts";
 import { Band } from "./band.tsx";
 import { Chart, type Panel } from "./chart.tsx";
 import { Command } from "./command.tsx";
 import { colorOf, segmentsOf } from "./lanes.ts";
 import { Meter } from "./meter.tsx";
 import { timeShown, type View } from "./view.ts";
-import { heldBack, lastHours, timeOfDay, unitsOf, usersOf } from "./words.ts";
+import { heldBack, lastHours, timeOfDay } from "./words.ts";
 
 type Mark = History["marks"][number];
 

@@ -1,7 +1,7 @@
 import { holdInWords } from "../hold-words.ts";
 import { between, duration } from "../in-words.ts";
+import { shortGpu } from "../workload-words.ts";
 import type { View } from "./view.ts";
-import { shortGpu } from "./words.ts";
 
 /** What keeps the node from being all it could be, and what to do. */
 export function Problems({ view: { snapshot, now } }: { view: View }) {

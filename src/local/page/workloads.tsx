@@ -2,9 +2,9 @@ import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { between, measured, mib } from "../in-words.ts";
 import type { WorkloadStatus } from "../snapshot.ts";
+import { noticeInWords, pulledInWords, remarksOn, shortGpu } from "../workload-words.ts";
 import { colorOf } from "./lanes.ts";
 import type { View } from "./view.ts";
-import { noticeInWords, pulledInWords, remark, shortGpu } from "./words.ts";
 
 /** So many that have ended are shown unasked. */
 const ENDED_SHOWN = 6;
@@ -60,7 +60,7 @@ export function Workloads({ view }: { view: View }) {
 function Row({ workload, view: { snapshot, now } }: { workload: WorkloadStatus; view: View }) {
   const { id, state, since, acceptedAt, gpus, usage, image, notice, pull } = workload;
   const at = new Date(now).toISOString();
-  const said = remark(workload);
+  const said = remarksOn(workload).join(", ");
   const isPulling = state === "pulling" && pull !== undefined;
   return (
     <tr>

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { COLORS, colorOf, segmentsOf } from "../../../src/local/page/lanes.ts";
-import { pulledInWords, remark, shortGpu, timeOfDay, usersOf } from "../../../src/local/page/words.ts";
+import { timeOfDay } from "../../../src/local/page/words.ts";
+import { pulledInWords, remarksOn, shortGpu, usersOf } from "../../../src/local/workload-words.ts";
 import { gpu, workload } from "./stage.ts";
 
 const span = (name: string, fromMs: number, toMs?: number, gpus = ["GPU-1"]) => ({
@@ -67,18 +68,18 @@ describe("words", () => {
   });
 
   it("tell how a workload ended, once", () => {
-    expect(remark(workload("a", { state: "failed", message: "exited with code 3", exitCode: 3 }))).toBe(
+    expect(remarksOn(workload("a", { state: "failed", message: "exited with code 3", exitCode: 3 })).join(", ")).toBe(
       "exited with code 3",
     );
-    expect(remark(workload("a", { state: "failed", exitCode: 137, oomKilled: true, restarts: 2 }))).toBe(
+    expect(remarksOn(workload("a", { state: "failed", exitCode: 137, oomKilled: true, restarts: 2 })).join(", ")).toBe(
       "out of memory, exit code 137, restarted 2 ×",
     );
-    expect(remark(workload("a", { ports: [{ container: 80, host: 30_000 }], healthy: false }))).toBe(
+    expect(remarksOn(workload("a", { ports: [{ container: 80, host: 30_000 }], healthy: false })).join(", ")).toBe(
       "not healthy, 30000→80",
     );
-    expect(remark(workload("a", { message: "taken back", notice: { cause: "owner", message: "taken back" } }))).toBe(
-      "",
-    );
+    expect(
+      remarksOn(workload("a", { message: "taken back", notice: { cause: "owner", message: "taken back" } })).join(", "),
+    ).toBe("");
   });
 
   it("tell how far a pull is, also where nobody knows how much it is", () => {
