@@ -33,7 +33,7 @@ const blocks = [...shapes].map(([color, path]) => `<path shape-rendering="crispE
 console.log(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${round(width)} ${round(height)}" role="img" aria-label="${escaped(title)}">
 <rect width="100%" height="100%" rx="8" fill="${GROUND}"/>
 <g fill="${DIM}"><circle cx="18" cy="15" r="5"/><circle cx="34" cy="15" r="5"/><circle cx="50" cy="15" r="5"/></g>
-<g font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace" font-size="${SIZE}" fill="${INK}" xml:space="preserve">
+<g font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace" font-size="${SIZE}" fill="${INK}">
 <text x="${round(width / 2)}" y="20" text-anchor="middle" font-size="12" fill="${DIM}">${escaped(title)}</text>
 ${[...blocks, ...texts].join("\n")}
 </g>
@@ -43,7 +43,7 @@ ${[...blocks, ...texts].join("\n")}
 function drawRow(row, line) {
   let run;
   const close = () => {
-    if (run !== undefined && run.text.trim() !== "") texts.push(textOf(run, row));
+    if (run !== undefined) texts.push(...textsOf(run, row));
     run = undefined;
   };
   for (let column = 0; column < columns; column += 1) {
@@ -113,17 +113,17 @@ function addShape(color, { x, y, w, h }) {
   shapes.set(color, `${shapes.get(color) ?? ""}M${round(x)} ${round(y)}h${round(w)}v${round(h)}h${round(-w)}z`);
 }
 
-/** Each run is made as wide as its places are, whatever font there is. */
-function textOf({ look, column, text }, row) {
-  const start = text.length - text.trimStart().length;
-  const shown = text.trim();
-  const x = PAD + (column + start) * CELL;
-  const attributes = [
-    `x="${round(x)}" y="${round(BAR + row * LINE + 13.5)}" textLength="${round([...shown].length * CELL)}"`,
-    ...(look.color === INK ? [] : [`fill="${look.color}"`]),
-    ...(look.weight === undefined ? [] : [`font-weight="${look.weight}"`]),
-  ];
-  return `<text ${attributes.join(" ")}>${escaped(shown)}</text>`;
+/** Each run is made as wide as its places are, whatever font there is; split where two spaces follow each other, which not all viewers keep. */
+function textsOf({ look, column, text }, row) {
+  return [...text.matchAll(/\S+(?: \S+)*/g)].map(({ 0: shown, index }) => {
+    const x = PAD + (column + [...text.slice(0, index)].length) * CELL;
+    const attributes = [
+      `x="${round(x)}" y="${round(BAR + row * LINE + 13.5)}" textLength="${round([...shown].length * CELL)}"`,
+      ...(look.color === INK ? [] : [`fill="${look.color}"`]),
+      ...(look.weight === undefined ? [] : [`font-weight="${look.weight}"`]),
+    ];
+    return `<text ${attributes.join(" ")}>${escaped(shown)}</text>`;
+  });
 }
 
 function round(value) {
