@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { z } from "zod";
+import * as z from "zod";
 import { describeIssues } from "../protocol/parse.ts";
 import { Count, Instant, Quantity, WorkloadId } from "../protocol/scalars.ts";
 import { Workload } from "../protocol/workload.ts";
