@@ -1,8 +1,8 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import * as os from "node:os";
 import { dirname, join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { hostInventory } from "../../src/host/inventory.ts";
+import { distributionOf, hostInventory } from "../../src/host/inventory.ts";
 import { bootId, createHostSampler, diskFreeMiB, memoryAvailableMiB } from "../../src/host/sampler.ts";
 import { HostInfo, HostTelemetry } from "../../src/protocol/frames.ts";
 
@@ -32,14 +32,30 @@ describe("inventory", () => {
     expect(info.os).toContain(distribution.split(" ")[0]);
   });
 
-  it("does without what does not come in time", async () => {
-    const info = await hostInventory({ timeoutMs: 0 });
-    expect(HostInfo.parse(info)).toEqual(info);
-    expect(info).toMatchObject({ os: "Linux", kernel: os.release(), cpus: os.cpus().length });
+  it("names the distribution as os-release(5) does", async () => {
+    expect(
+      distributionOf('PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nNAME="Debian GNU/Linux"\nVERSION_ID="12"\n'),
+    ).toBe("Debian GNU/Linux 12");
+    expect(distributionOf("NAME='Arch Linux'\n")).toBe("Arch Linux");
+    expect(distributionOf("NAME=Fedora\nVERSION_ID=41\n")).toBe("Fedora 41");
+    expect(distributionOf('NAME=""\nVERSION_ID=3\n')).toBeUndefined();
+    expect(await hostInventory({ osRelease: "/no/such/file" })).toMatchObject({ os: "Linux", kernel: os.release() });
+  });
+
+  it("names the CPU, asking lscpu where the kernel tells no name", async () => {
+    const dir = procWith({ lscpu: "#!/bin/sh\nprintf 'Vendor ID:    ARM\\nModel name:   Neoverse-V2\\n'\n" });
+    const lscpu = join(dir, "lscpu");
+    chmodSync(lscpu, 0o755);
+    const named = [{ model: "Intel(R) Xeon(R)  Platinum 8481C CPU @ 2.70GHz" }];
+    expect((await hostInventory({ cpus: named, lscpu })).cpuModel).toBe("Intel Xeon Platinum 8481C CPU @ 2.70GHz");
+    for (const model of ["unknown", " "]) {
+      expect((await hostInventory({ cpus: [{ model }, { model }], lscpu })).cpuModel).toBe("ARM Neoverse-V2");
+      expect(await hostInventory({ cpus: [{ model }], lscpu: "/no/such/lscpu" })).not.toHaveProperty("cpuModel");
+    }
   });
 
   it("does without a disk that is not there", async () => {
-    expect(await hostInventory({ diskPath: "/no/such/place", timeoutMs: 0 })).not.toHaveProperty("diskTotalMiB");
+    expect(await hostInventory({ diskPath: "/no/such/place" })).not.toHaveProperty("diskTotalMiB");
   });
 });
 
