@@ -10,6 +10,7 @@ import { ownerActions } from "./agent/owner-actions.ts";
 import { policyOf } from "./agent/policy.ts";
 import { NodePreemption } from "./agent/preemption.ts";
 import {
+  besideMemory,
   clockMemory,
   coordinatorMemory,
   healthMemory,
@@ -121,6 +122,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       onChange: changed,
       onRead: () => onRead(),
       healthIntervalMs: config.telemetry.healthIntervalMs,
+      kept: besideMemory(store, bootId()),
       paused: pauseMemory.get() === bootId(),
     }),
     watchEngine(engine, config.docker.socket, () => onEngine()),
