@@ -1,9 +1,10 @@
 // Bundles the two commands: dist/gpunode.js and dist/nvidia-smi-sim.js, with what is loaded late in chunks of its own.
 // node scripts/build.mjs [folder instead of dist]
-import { readFileSync, rmSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { isBuiltin } from "node:module";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { build } from "esbuild";
+import { parseSync } from "oxc-parser";
 
 const root = resolve(import.meta.dirname, "..");
 const { version } = JSON.parse(readFileSync(resolve(root, "package.json"), "utf8"));
@@ -22,35 +23,28 @@ const leaveOut = {
         function leftOut() { throw new Error(${JSON.stringify(`${path} is not part of gpunode: it reaches the Docker engine through a unix socket only, and builds no images`)}); }
         module.exports = new Proxy({}, { get: () => leftOut });`,
     }));
-    // Its error messages in fifty languages; nobody chooses one.
-    onLoad({ filter: /\/zod\/v4\/locales\/index\.js$/ }, () => ({
-      contents: 'export { default as en } from "./en.js";',
-    }));
+    // Its debug log, which is off: for each line it first writes out, to any depth, what it sends and what it sends it with.
+    onResolve({ filter: /^debug$/ }, ({ path }) => ({ path, namespace: "silent" }));
+    onLoad({ filter: /./, namespace: "silent" }, () => ({ contents: "module.exports = () => () => undefined;" }));
+    onLoad({ filter: /\/docker-modem\/lib\/modem\.js$/ }, async ({ path }) => {
+      const text = readFileSync(path, "utf8");
+      const contents = text.replace(/debug\('Sending: %s', util\.inspect\(options, \{[^}]*\}\)\);/, "");
+      if (contents === text)
+        throw new Error(`${path} is another than the one whose debug log scripts/build.mjs takes out`);
+      return { contents };
+    });
+    // docker-modem brings streams along that Node has had for years.
+    onResolve({ filter: /^readable-stream$/ }, () => ({ path: "stream", external: true }));
   },
 };
 
-/**
- * Node's own modules, taken as CommonJS modules take them. An ES import reads every export of a module, also those that Node makes only
- * when they are asked for: of `node:http` that is a WebSocket client with all of undici, 17 ms and 14 MiB that nobody here uses.
- */
-const nodeModules = {
-  name: "node-modules",
-  setup({ onResolve, onLoad }) {
-    onResolve({ filter: /./ }, ({ path, kind }) => {
-      // docker-modem brings streams along that Node has had for years.
-      if (path === "readable-stream") return { path: "stream", namespace: "node-module" };
-      if (kind !== "import-statement" || !isBuiltin(path)) return;
-      return { path: path.replace(/^node:/, ""), namespace: "node-module" };
-    });
-    onLoad({ filter: /./, namespace: "node-module" }, ({ path }) => ({
-      contents: `module.exports = process.getBuiltinModule(${JSON.stringify(`node:${path}`)});`,
-    }));
-  },
-};
+/** CommonJS packages ask for Node's own modules with require, which ES modules do not have. */
+const BANNER =
+  'import { createRequire as createRequireOfBundle } from "node:module"; const require = createRequireOfBundle(import.meta.url);';
 
 const outdir = resolve(root, process.argv[2] ?? "dist");
 rmSync(outdir, { recursive: true, force: true });
-await build({
+const { outputFiles } = await build({
   absWorkingDir: root,
   entryPoints: { gpunode: "src/cli/main.ts", "nvidia-smi-sim": "src/gpu/simulator/main.ts" },
   outdir,
@@ -62,14 +56,49 @@ await build({
   target: "node24",
   sourcemap: "linked",
   sourcesContent: false,
+  // Names stay, and lines stay short: a stack trace can be read without the source map. Without comments the text is ASCII,
+  // and V8, which keeps it for as long as the program runs, needs half the memory for it.
   minifySyntax: true,
   minifyWhitespace: true,
-  lineLimit: 160,
+  lineLimit: 120,
   define: { GPUNODE_VERSION: JSON.stringify(version) },
-  // CommonJS packages ask for Node's own modules with require, which ES modules do not have.
-  banner: {
-    js: 'import { createRequire as createRequireOfBundle } from "node:module"; const require = createRequireOfBundle(import.meta.url);',
-  },
-  plugins: [leaveOut, nodeModules],
+  banner: { js: BANNER },
+  plugins: [leaveOut],
   logLevel: "warning",
+  write: false,
 });
+for (const { path, text } of outputFiles) {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, path.endsWith(".js") ? withBuiltinsTaken(path, text) : text);
+}
+
+/**
+ * The same program with Node's own modules taken as CommonJS modules take them. An ES import reads every export of a module, also
+ * those that Node makes only when they are asked for: of `node:http` that is a WebSocket client with all of undici, 17 ms and 14 MiB
+ * that nobody here uses. Lines stay where the source map has them.
+ */
+function withBuiltinsTaken(path, text) {
+  // Where nothing asks for it, its line stays empty.
+  if (text.startsWith(BANNER) && !text.includes("require", BANNER.length))
+    return withBuiltinsTaken(path, text.slice(BANNER.length));
+  const { module, errors } = parseSync(path, text);
+  if (errors.length > 0) throw new Error(`${path}: ${errors[0].message}`);
+  let rewritten = text;
+  for (const { start, end, moduleRequest, entries } of module.staticImports.toReversed()) {
+    if (!isBuiltin(moduleRequest.value)) continue;
+    const taken = `process.getBuiltinModule(${JSON.stringify(moduleRequest.value)})`;
+    const named = entries.filter(({ importName }) => importName.kind === "Name");
+    const whole = entries.filter(({ importName }) => importName.kind !== "Name");
+    const parts = [
+      ...whole.map(({ localName }) => `${localName.value}=${taken}`),
+      ...(named.length === 0
+        ? []
+        : [
+            `{${named.map(({ importName, localName }) => `${importName.name}:${localName.value}`).join(",")}}=${taken}`,
+          ]),
+    ];
+    const newlines = "\n".repeat(text.slice(start, end).split("\n").length - 1);
+    rewritten = `${rewritten.slice(0, start)}${parts.length === 0 ? "" : `const ${parts.join(",")};`}${newlines}${rewritten.slice(end)}`;
+  }
+  return rewritten;
+}

@@ -32,20 +32,14 @@ async function daemon(options: ConfigOptions & Record<string, string | boolean |
     const value = options[option.attributeName()];
     if (value !== undefined) flags[key] = value;
   }
-  const [{ resolveConfig }, { withJoinToken }] = await Promise.all([
-    import("../config/load.ts"),
-    import("../config/join-token.ts"),
-  ]);
+  const { resolveConfig } = await import("../config/load.ts");
   const { config: file } = options;
   const resolution = await resolveConfig({ env: process.env, flags, ...(file !== undefined && { file }) });
-  const config = withJoinToken(resolution.config);
   // Read already. The programs the daemon starts need none of them.
   for (const key of KEY_NAMES) if (KEYS[key].kind.secret === true) delete process.env[envNameOf(key)];
-  const [{ createLog }, { runDaemon }, { runAgent }] = await Promise.all([
-    import("./log.ts"),
-    import("./daemon.ts"),
-    import("../agent.ts"),
-  ]);
+  // One file of the bundle with all of it.
+  const { createLog, runAgent, runDaemon, withJoinToken } = await import("./daemon-parts.ts");
+  const config = withJoinToken(resolution.config);
   process.title = "gpunode";
   const log = await createLog(config.log.level, process.stdout);
   for (const warning of resolution.warnings) log.warn(warning);
