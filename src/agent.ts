@@ -222,7 +222,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const health: NodeHealth = rooms.use(
     new NodeHealth({ config, store, engine, gpus: gpuWatch, supervisor, memory: healthMemory(store), changed, log }),
   );
-  await supervisor.restore();
+  // Its runners are there at once; what is left is to ask the engine for strays.
+  const restored = supervisor.restore();
   rooms.use(
     watchDisk({ engine, runners: () => supervisor.runners(), limits: (record) => supervisor.limits(record), log }),
   );
@@ -235,7 +236,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     health.read();
     telemetry.read();
   };
-  await health.start();
+  await Promise.all([restored, health.start()]);
   onRead();
   onEngine = engineSeen({ engine: engineWatch, supervisor, preemption, isolation, tell, changed });
   void samplingPause.setMaintenance(preemption.isEmptied);
