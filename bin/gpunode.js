@@ -21,8 +21,24 @@ async function start() {
     fail(`${entry} is not there: run "npm run build" in ${root}.`);
     return;
   }
+  if (process.argv[2] === "run") staySmall();
   enableCompileCache();
   await import("../dist/gpunode.js");
+}
+
+/**
+ * For the daemon, which lives long and computes little. V8 is told
+ *
+ * - not to compile with its optimizing compilers: at half a percent of a core they gain nothing, and their code and working memory are
+ *   16 MiB. Baseline code stays.
+ * - not to let the space for new objects grow: a megabyte is collected in a millisecond, and would else become 32 that stay.
+ *
+ * It looks at each of these when it is about to do the thing. Set before anything is compiled: code that was kept under other flags is
+ * not taken (docs/performance.md has the figures).
+ */
+function staySmall() {
+  const { setFlagsFromString } = require("node:v8");
+  for (const flag of ["--no-opt", "--no-maglev", "--semi-space-growth-factor=1"]) setFlagsFromString(flag);
 }
 
 /**

@@ -33,6 +33,13 @@ const leaveOut = {
         throw new Error(`${path} is another than the one whose debug log scripts/build.mjs takes out`);
       return { contents };
     });
+    // For coordinators over TLS, and compression nobody asks for. Both packages take what they need of them when they need it.
+    onResolve({ filter: /^(https|tls|zlib)$/ }, ({ path, kind, importer }) =>
+      kind === "require-call" ? { path: `${path}?${importer}`, namespace: "when-needed" } : undefined,
+    );
+    onLoad({ filter: /./, namespace: "when-needed" }, ({ path }) => ({
+      contents: `module.exports = new Proxy({}, { get: (_, name) => process.getBuiltinModule("${path.split("?")[0]}")[name] });`,
+    }));
     // docker-modem brings streams along that Node has had for years.
     onResolve({ filter: /^readable-stream$/ }, () => ({ path: "stream", external: true }));
   },

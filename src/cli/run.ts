@@ -3,7 +3,6 @@ import type { Key } from "../config/key.ts";
 import { envNameOf, KEY_NAMES, KEYS, type KeyName } from "../config/keys.ts";
 import { type ConfigOptions, withConfig } from "./daemon-client.ts";
 import { command } from "./outcome.ts";
-import { staySmall } from "./small.ts";
 import { gpunodeVersion } from "./version.ts";
 
 /** The flags of the configuration's keys, by the name commander gives their values. */
@@ -26,7 +25,6 @@ export function registerRun(program: Command): void {
 }
 
 async function daemon(options: ConfigOptions & Record<string, string | boolean | undefined>): Promise<void> {
-  staySmall();
   const flags: { [K in KeyName]?: string | boolean } = {};
   for (const { key, option } of FLAGS) {
     const value = options[option.attributeName()];

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { isIP, type Socket } from "node:net";
-import { connect as tlsConnect } from "node:tls";
+import type { ConnectionOptions, TLSSocket } from "node:tls";
 import { type ClientOptions, WebSocket } from "ws";
 import { GpunodeError } from "../protocol/errors.ts";
 import { AGENT_PATH, HARD_FRAME_BYTES, PROTOCOL } from "../protocol/limits.ts";
@@ -137,7 +137,7 @@ async function socketOptions(options: DialOptions, signal: AbortSignal): Promise
   const target = `${hostname}:${address.url.port || (isSecure ? 443 : 80)}`;
   const way = await connectThroughProxy(proxyUrl(proxy), target, signal);
   const servername = isIP(hostname.replace(/^\[|\]$/g, "")) === 0 ? hostname : "";
-  return { createConnection: () => (isSecure ? tlsConnect({ ...tls, socket: way, servername, host: hostname }) : way) };
+  return { createConnection: () => (isSecure ? overTls({ ...tls, socket: way, servername, host: hostname }) : way) };
 }
 
 async function readPem(path: string | undefined, signal: AbortSignal): Promise<string | undefined> {
@@ -167,4 +167,9 @@ function isLoopback(hostname: string): boolean {
 /** Without what stands before an "@": it may be a password. */
 function redact(text: string): string {
   return text.replace(/\/\/[^/]*@/, "//…@").slice(0, 200);
+}
+
+/** TLS is loaded with the first coordinator that is spoken to over it. */
+function overTls(options: ConnectionOptions): TLSSocket {
+  return process.getBuiltinModule("node:tls").connect(options);
 }
