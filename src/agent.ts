@@ -176,7 +176,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       diskFreeMiB: () => telemetry.diskFreeMiB(),
       silentSince,
       changed: (record) => {
-        if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
+        // Its image may be new. Not sooner: an engine that tells of itself is slower to start a container.
+        if (record.state === "running" || isTerminal(record.state)) engineWatch.refresh();
         meter.changed(record);
         telemetry.workloadsChanged();
         preemption.workloadsChanged();
