@@ -1,5 +1,6 @@
-import { execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import Docker from "dockerode";
 import { LABEL_NODE } from "../../src/engine/container.ts";
 import { createDockerEngine } from "../../src/engine/docker.ts";
@@ -51,7 +52,7 @@ export const pulling: Bench = {
   figures: ["assign to running, 200 MB image from the local registry"],
   async run({ root, engine: open, log }) {
     const engine = await open();
-    const cli = dockerCli(engine.socket);
+    const cli = await dockerCli(engine.socket);
     await using node = await benchNode({ root, socket: engine.socket });
     node.start();
     await node.connected();
@@ -61,17 +62,17 @@ export const pulling: Bench = {
       { rounds: PULL_ROUNDS, warmUp: 1 },
       async () => {
         const took = await assigned(node, image);
-        forget();
+        await forget();
         log(`pulled by gpunode in ${took.toFixed(0)} ms`);
         return took;
       },
-      () => {
+      async () => {
         const began = performance.now();
-        cli("pull", "--quiet", image);
-        const id = cli("run", "--detach", image, ...COMMAND).trim();
+        await cli("pull", "--quiet", image);
+        const id = (await cli("run", "--detach", image, ...COMMAND)).trim();
         const took = performance.now() - began;
-        cli("rm", "--force", "--volumes", id);
-        forget();
+        await cli("rm", "--force", "--volumes", id);
+        await forget();
         log(`pulled by docker in ${took.toFixed(0)} ms`);
         return took;
       },
@@ -142,13 +143,12 @@ async function networkOfItsOwn(socket: string, figure: string): Promise<Measured
   return { figure, unit: "ms", rounds, note: "Docker's work, and the price of network.isolate_lan" };
 }
 
-/** Docker's own command line. Throws `CannotRun` where there is none. */
-function dockerCli(socket: string): (...args: string[]) => string {
+/** Docker's own command line; the registry it pulls from is in this process. Throws `CannotRun` where there is none. */
+async function dockerCli(socket: string): Promise<(...args: string[]) => Promise<string>> {
+  const run = promisify(execFile);
   const env = { ...process.env, DOCKER_HOST: `unix://${socket}` };
-  try {
-    execFileSync("docker", ["--version"], { env });
-  } catch {
+  await run("docker", ["--version"], { env }).catch(() => {
     throw new CannotRun('there is no "docker" command here');
-  }
-  return (...args) => execFileSync("docker", args, { env, stdio: ["ignore", "pipe", "pipe"] }).toString();
+  });
+  return async (...args) => (await run("docker", args, { env })).stdout;
 }

@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { readInventory } from "../../src/gpu/nvidia/inventory.ts";
-import { createSmi, type Smi } from "../../src/gpu/nvidia/runner.ts";
+import { createSmi } from "../../src/gpu/nvidia/runner.ts";
 import { watchGpus } from "../../src/gpu/watch.ts";
+import { asDaemon, measuredAsDaemon } from "../lib/as-daemon.ts";
 import type { Bench, Measured, Round } from "../lib/figure.ts";
 import { cpuMsOfTree } from "../lib/process.ts";
 import { printedSmi, simulatorAsSmi } from "../lib/smi.ts";
@@ -51,11 +52,11 @@ async function measured(figure: string, makeSmi: (folder: string) => string): Pr
   process.env.PATH = `${folder}:${PATH}`;
   process.env.GPUNODE_SIM_SCENARIO = "h100x8";
   try {
-    const smi = createSmi({ path: makeSmi(folder) });
+    const path = makeSmi(folder);
     const read = createRequire(import.meta.url)("node-nvidia-smi") as TheirReader;
     const rounds: Round[] = [];
     for (let round = 0; round < ROUNDS; round += 1) {
-      rounds.push({ baseline: await theirs(read, BASELINE_SAMPLES), ours: await ours(smi, SAMPLES) });
+      rounds.push({ baseline: await theirs(read, BASELINE_SAMPLES), ours: asDaemon(import.meta.url, "ours", path) });
     }
     return { figure, unit: "ms", baseline: "spawn -q -x + node-nvidia-smi", rounds };
   } finally {
@@ -65,7 +66,9 @@ async function measured(figure: string, makeSmi: (folder: string) => string): Pr
 }
 
 /** As the daemon samples: one stream, and a full read for each `SETS_PER_READ` sets. CPU for each set, once it runs. */
-async function ours(smi: Smi, count: number): Promise<number> {
+async function ours(path: string): Promise<number> {
+  const smi = createSmi({ path });
+  const count = SAMPLES;
   // Both sides' readers are warm, as in a process that has run for a while.
   const memory = {};
   for (let read = 0; read < WARM_UP; read += 1) await readInventory(smi, { memory });
@@ -100,3 +103,5 @@ async function theirs(read: TheirReader, count: number): Promise<number> {
 function reaped(): Promise<void> {
   return new Promise((resolve) => spawn("true").once("close", () => resolve()));
 }
+
+await measuredAsDaemon(import.meta.url, { ours });

@@ -86,9 +86,14 @@ export function quantile(values: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
 }
 
-/** Ours over the baseline, round by round; undefined where there is no baseline. */
-export function ratios({ rounds }: Measured): Spread | undefined {
-  const each = rounds.flatMap(({ ours, baseline }) => (baseline === undefined ? [] : [ours / baseline]));
+/** Ours over the baseline, round by round; empty where there is no baseline. */
+export function eachRatio({ rounds }: Measured): number[] {
+  return rounds.flatMap(({ ours, baseline }) => (baseline === undefined ? [] : [ours / baseline]));
+}
+
+/** Their spread; undefined where there is no baseline. */
+export function ratios(measured: Measured): Spread | undefined {
+  const each = eachRatio(measured);
   return each.length === 0 ? undefined : spread(each);
 }
 

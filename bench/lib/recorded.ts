@@ -1,13 +1,13 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Measured, ratios } from "./figure.ts";
+import { eachRatio, type Measured, quantile } from "./figure.ts";
 import type { Row } from "./table.ts";
 
 /** What a figure was when it was last recorded. */
 export interface Recorded {
   /** Ours over the baseline, the median of its rounds. */
   ratio: number;
-  /** Half the distance between the least and the greatest of its rounds, as a share of the median: its own noise. */
+  /** The distance between the first and the third quarter of its rounds, as a share of the median: its own noise. */
   noise: number;
   /** True where a greater ratio is the better one. */
   moreIsBetter?: true;
@@ -15,7 +15,7 @@ export interface Recorded {
 
 const PATH = join(import.meta.dirname, "../recorded.json");
 /** Two runs of the same on one machine differ by this much whatever their rounds say. */
-const LEAST_NOISE = 0.1;
+const LEAST_NOISE = 0.15;
 
 export function readRecorded(): Record<string, Recorded> {
   return JSON.parse(readFileSync(PATH, "utf8")) as Record<string, Recorded>;
@@ -32,12 +32,12 @@ export function writeRecorded(rows: readonly Row[]): void {
 }
 
 function recordOf(measured: Measured): Recorded | undefined {
-  const spread = ratios(measured);
-  if (spread === undefined) return undefined;
-  const { min, median, max } = spread;
+  const each = eachRatio(measured);
+  if (each.length === 0) return undefined;
+  const [first, median, third] = [0.25, 0.5, 0.75].map((share) => quantile(each, share)) as [number, number, number];
   return {
     ratio: rounded(median),
-    noise: rounded(Math.max(LEAST_NOISE, (max - min) / 2 / median)),
+    noise: rounded(Math.max(LEAST_NOISE, (third - first) / median)),
     ...(measured.reach !== undefined && "ratioAtLeast" in measured.reach && { moreIsBetter: true as const }),
   };
 }
