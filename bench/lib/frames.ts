@@ -1,10 +1,10 @@
 import { WebSocket } from "ws";
 
-/** A frame of the protocol as the coordinator in this process sees it: `received` when its handler has returned, `sent` as it goes. */
+/** A frame of the protocol as the coordinator in this process sees it. */
 export interface SeenFrame {
   direction: "received" | "sent";
   text: string;
-  /** By `performance.now()`. */
+  /** When it came, or went; by `performance.now()`. The listener is called when the coordinator's handler has returned. */
   at: number;
 }
 
@@ -15,18 +15,18 @@ let isPatched = false;
 function patch(): void {
   if (isPatched) return;
   isPatched = true;
-  const tell = (direction: SeenFrame["direction"], text: string) => {
-    const at = performance.now();
+  const tell = (direction: SeenFrame["direction"], text: string, at: number) => {
     for (const listener of [...listeners]) listener({ direction, text, at });
   };
   const { emit, send } = WebSocket.prototype;
   WebSocket.prototype.emit = function (this: WebSocket, event: string | symbol, ...args: unknown[]) {
+    const at = performance.now();
     const result = emit.call(this, event, ...args);
-    if (event === "message") tell("received", String(args[0]));
+    if (event === "message") tell("received", String(args[0]), at);
     return result;
   } as typeof emit;
   WebSocket.prototype.send = function (this: WebSocket, ...args: unknown[]) {
-    tell("sent", String(args[0]));
+    tell("sent", String(args[0]), performance.now());
     return (send as (...args: unknown[]) => void).apply(this, args);
   } as typeof send;
 }
