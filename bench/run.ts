@@ -1,90 +1,71 @@
-// npm run bench: each figure against a named baseline measured in the same run, alternating, as ratios.
-import { execFileSync } from "node:child_process";
-import { createRequire } from "node:module";
-import { cpus } from "node:os";
-import { join, resolve } from "node:path";
-import { readSmiXml } from "../src/gpu/nvidia/xml.ts";
-import { grownToB200 } from "./document.ts";
-import { benchLatency } from "./latency.ts";
-import { benchPreemption } from "./preemption.ts";
-import { benchSampling } from "./sampling.ts";
+// npm run bench: each figure against a named baseline measured in the same run, alternating, in one table.
+//   npm run bench -- status start      only these (npm run bench -- --list names them)
+//   npm run bench -- --soak 2          the agent's memory after two minutes instead of ten
+//   npm run bench -- --json            rows with every round, on stdout
+//   npm run bench -- --write           puts the table into docs/performance.md and the ratios into bench/recorded.json
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { BENCHES, runBenches } from "./lib/benches.ts";
+import { writeRecorded } from "./lib/recorded.ts";
+import { machineLine, type Row, tableOf } from "./lib/table.ts";
 
-const ROUNDS = 9;
-const root = resolve(import.meta.dirname, "..");
-const require = createRequire(import.meta.url);
-const { parseString } = createRequire(require.resolve("node-nvidia-smi"))("xml2js") as {
-  parseString(text: string, options: object, done: (error: unknown, tree: unknown) => void): void;
-};
-/** Those of node-nvidia-smi. */
-const xml2jsOptions = { explicitArray: false, trim: true };
-
-interface Figure {
-  name: string;
-  ours: () => unknown;
-  baseline: string;
-  theirs: () => unknown;
-}
-
-const sim = (...args: string[]) =>
-  execFileSync(process.execPath, [join(root, "bin/nvidia-smi-sim.js"), ...args], {
-    env: { ...process.env, GPUNODE_SIM_SCENARIO: "h100x8" },
-    maxBuffer: 64 * 1024 * 1024,
-  }).toString();
-const gpunode = (...args: string[]) => execFileSync(process.execPath, [join(root, "bin/gpunode.js"), ...args]);
-const document = sim("-q", "-x");
-const b200 = grownToB200(document);
-if (readSmiXml(b200).gpus.length !== 8) throw new Error("the grown document is no document of 8 GPUs");
-
-const reading = (text: string, what: string): Figure => ({
-  name: `reading ${what} (${Math.round(text.length / 1024)} KiB)`,
-  ours: () => readSmiXml(text),
-  baseline: "xml2js, as node-nvidia-smi uses it",
-  theirs: () =>
-    parseString(text, xml2jsOptions, (error) => {
-      if (error) throw error;
-    }),
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    list: { type: "boolean", default: false },
+    json: { type: "boolean", default: false },
+    write: { type: "boolean", default: false },
+    soak: { type: "string", default: "10" },
+  },
 });
-const figures: Figure[] = [
-  reading(document, "8 × H100"),
-  reading(b200, "8 × the size of a B200, clocks unread; target < 0.40"),
-  {
-    name: "start of gpunode --version",
-    ours: () => gpunode("--version"),
-    baseline: "node -e 0",
-    theirs: () => execFileSync(process.execPath, ["-e", "0"]),
-  },
-  {
-    name: "simulator: nvidia-smi -q -x of 8 GPUs",
-    ours: () => sim("-q", "-x"),
-    baseline: "node -e 0",
-    theirs: () => execFileSync(process.execPath, ["-e", "0"]),
-  },
-];
-
-console.log(
-  `${cpus().length} × ${cpus()[0]?.model}, Node ${process.version}, ${ROUNDS} alternating rounds, ratio min / median / max`,
-);
-for (const { name, ours, baseline, theirs } of figures) {
-  const ratios: number[] = [];
-  for (let round = -2; round < ROUNDS; round++) {
-    const ratio = timed(ours) / timed(theirs);
-    // The first two rounds warm caches up.
-    if (round >= 0) ratios.push(ratio);
-  }
-  ratios.sort((a, b) => a - b);
-  const [min, median, max] = [ratios[0], ratios[Math.floor(ROUNDS / 2)], ratios.at(-1)].map((ratio) =>
-    ratio?.toFixed(2),
+const unknown = positionals.filter((key) => !BENCHES.some((bench) => bench.key === key));
+const soakMinutes = Number(values.soak);
+if (unknown.length > 0 || !(soakMinutes > 0)) {
+  const keys = BENCHES.map(({ key }) => key).join(", ");
+  console.error(
+    unknown.length > 0 ? `no bench is named ${unknown.join(", ")}; there are ${keys}` : "--soak takes minutes",
   );
-  console.log(`${name.padEnd(76)} ${min} / ${median} / ${max} × ${baseline}`);
+  process.exit(2);
+}
+if (values.list) {
+  for (const { key, figures, onlyByName } of BENCHES)
+    console.log(`${key.padEnd(12)} ${figures.join("; ")}${onlyByName === true ? " (only by name)" : ""}`);
+  process.exit(0);
 }
 
-const simulator = join(root, "bin/nvidia-smi-sim.js");
-await benchSampling(simulator, document, 3);
-await benchLatency(root, simulator);
-await benchPreemption(root);
+const machine = machineLine();
+const picked = BENCHES.filter(({ key, onlyByName }) =>
+  positionals.length > 0 ? positionals.includes(key) : onlyByName !== true,
+);
+const left = BENCHES.filter(({ onlyByName }) => positionals.length === 0 && onlyByName === true);
+const began = performance.now();
+const rows: Row[] = [
+  ...(await runBenches(picked, { isQuick: false, soakMinutes, log: (line) => console.error(`# ${line}`) })),
+  ...left.flatMap(({ key, figures }) =>
+    figures.map((figure) => ({ key, figure, skipped: `runs only by its name: npm run bench -- ${key}` })),
+  ),
+];
+const minutes = Math.round((performance.now() - began) / 60_000);
+const text = `${machine}; ${minutes} minutes\n\n${tableOf(rows)}\n`;
+console.log(values.json ? JSON.stringify({ machine, rows }, undefined, 2) : text);
+if (values.write) {
+  writeTable(text);
+  writeRecorded(rows);
+}
+// Whatever a bench that broke has left open.
+process.exit();
 
-function timed(work: () => unknown): number {
-  const began = performance.now();
-  work();
-  return performance.now() - began;
+/** Between its two marks; rows of a part of the benches are not the last table. */
+function writeTable(table: string): void {
+  if (positionals.length > 0) {
+    console.error("# docs/performance.md stays as it is: it holds the table of all figures");
+    return;
+  }
+  const path = join(import.meta.dirname, "../docs/performance.md");
+  const [begin, end] = ["<!-- table -->", "<!-- /table -->"];
+  const document = readFileSync(path, "utf8");
+  const [from, to] = [document.indexOf(begin), document.indexOf(end)];
+  if (from < 0 || to < from) throw new Error(`${path} has no ${begin} … ${end} to put the table between`);
+  writeFileSync(path, `${document.slice(0, from + begin.length)}\n${table}${document.slice(to)}`);
 }

@@ -1,25 +1,22 @@
 // npm run bench:scrapes (ten minutes): what a Prometheus that scrapes /metrics costs a daemon that has nothing else to do.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { grownToB200 } from "./document.ts";
-import { cpuMs, printed } from "./sampling.ts";
+import { cpuMsOf, cpuMsOfTree, rssMiB } from "./lib/process.ts";
+import { printedSmi } from "./lib/smi.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const SETTLE_MS = 20_000;
 const MEASURE_MS = 120_000;
+/** Between two sets of the stream that is kept for a scraper. */
+const STREAM_MS = 2_000;
 
 const folder = mkdtempSync(join(tmpdir(), "gpunode-bench-"));
 try {
-  process.env.GPUNODE_SIM_SCENARIO = "h100x8";
-  const simulator = join(root, "bin/nvidia-smi-sim.js");
-  const document = await output(process.execPath, [simulator, "-q", "-x"]);
-  const smi = join(folder, "nvidia-smi");
-  writeFileSync(smi, printed(folder, grownToB200(document), simulator));
-  chmodSync(smi, 0o755);
+  const smi = printedSmi(folder, join(root, "bin/nvidia-smi-sim.js"), STREAM_MS);
   for (const everySeconds of [undefined, 60, 15, 5]) {
     const { daemonMs, childrenMs, bytes, residentMiB } = await measure(smi, everySeconds);
     const what =
@@ -68,8 +65,7 @@ metrics = { listen = "127.0.0.1:0" }
     await sleep(MEASURE_MS);
     const after = usage(daemon);
     await scraping;
-    const status = readFileSync(`/proc/${daemon.pid}/status`, "utf8");
-    const residentMiB = Math.round(Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024);
+    const residentMiB = Math.round(rssMiB(daemon.pid ?? 0));
     const childrenMs = after.all - after.own - (before.all - before.own);
     return { daemonMs: after.own - before.own, childrenMs, bytes, residentMiB };
   } finally {
@@ -80,9 +76,7 @@ metrics = { listen = "127.0.0.1:0" }
 }
 
 function usage({ pid = 0 }: ChildProcess): { own: number; all: number } {
-  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return { own: (Number(fields[11]) + Number(fields[12])) * 10, all: cpuMs(pid) };
+  return { own: cpuMsOf(pid), all: cpuMsOfTree(pid) };
 }
 
 function urlOf({ stdout }: ChildProcess): Promise<string> {
@@ -95,11 +89,4 @@ function urlOf({ stdout }: ChildProcess): Promise<string> {
     });
     stdout?.once("end", () => reject(new Error(`the daemon ended: ${said}`)));
   });
-}
-
-async function output(command: string, args: readonly string[]): Promise<string> {
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"] });
-  let text = "";
-  for await (const chunk of child.stdout) text += String(chunk);
-  return text;
 }

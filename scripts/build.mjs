@@ -1,40 +1,65 @@
 // Bundles the two commands: dist/gpunode.js and dist/nvidia-smi-sim.js, with what is loaded late in chunks of its own; and dist/page,
 // what a browser is given.
 // node scripts/build.mjs [folder instead of dist]
-import { readFileSync, rmSync } from "node:fs";
-import { resolve } from "node:path";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { isBuiltin } from "node:module";
+import { dirname, resolve } from "node:path";
 import { build } from "esbuild";
+import { parseSync } from "oxc-parser";
 import { bundlePage } from "./build-page.mjs";
 
 const root = resolve(import.meta.dirname, "..");
 
 /**
- * What dockerode and docker-modem load for engines reached over SSH and for BuildKit sessions. gpunode speaks to a unix
- * socket and builds nothing: left out, this saves half of the memory and time of a start.
+ * What dockerode and docker-modem load for engines reached over SSH, for BuildKit sessions and for building images. gpunode speaks to a
+ * unix socket and builds nothing: left out, this saves half of the memory and time of a start.
  */
-const NEVER_USED = /^(ssh2|@grpc\/grpc-js|@grpc\/proto-loader|protobufjs)$/;
+const NEVER_USED = /^(ssh2|@grpc\/grpc-js|@grpc\/proto-loader|protobufjs|tar-fs|@balena\/dockerignore)$/;
 const leaveOut = {
   name: "leave-out",
   setup({ onResolve, onLoad }) {
     onResolve({ filter: NEVER_USED }, ({ path }) => ({ path, namespace: "left-out" }));
     onLoad({ filter: /./, namespace: "left-out" }, ({ path }) => ({
       contents: `
-        function leftOut() { throw new Error(${JSON.stringify(`${path} is not part of gpunode: it reaches the Docker engine through a unix socket only`)}); }
+        function leftOut() { throw new Error(${JSON.stringify(`${path} is not part of gpunode: it reaches the Docker engine through a unix socket only, and builds no images`)}); }
         module.exports = new Proxy({}, { get: () => leftOut });`,
     }));
+    // Its debug log, which is off: for each line it first writes out, to any depth, what it sends and what it sends it with.
+    onResolve({ filter: /^debug$/ }, ({ path }) => ({ path, namespace: "silent" }));
+    onLoad({ filter: /./, namespace: "silent" }, () => ({ contents: "module.exports = () => () => undefined;" }));
+    onLoad({ filter: /\/docker-modem\/lib\/modem\.js$/ }, async ({ path }) => {
+      const text = readFileSync(path, "utf8");
+      const contents = text.replace(/debug\('Sending: %s', util\.inspect\(options, \{[^}]*\}\)\);/, "");
+      if (contents === text)
+        throw new Error(`${path} is another than the one whose debug log scripts/build.mjs takes out`);
+      return { contents };
+    });
+    // For coordinators over TLS, and compression nobody asks for. Both packages take what they need of them when they need it.
+    onResolve({ filter: /^(https|tls|zlib)$/ }, ({ path, kind, importer }) =>
+      kind === "require-call" ? { path: `${path}?${importer}`, namespace: "when-needed" } : undefined,
+    );
+    onLoad({ filter: /./, namespace: "when-needed" }, ({ path }) => ({
+      contents: `module.exports = new Proxy({}, { get: (_, name) => process.getBuiltinModule("${path.split("?")[0]}")[name] });`,
+    }));
+    // docker-modem brings streams along that Node has had for years.
+    onResolve({ filter: /^readable-stream$/ }, () => ({ path: "stream", external: true }));
   },
 };
 
+/** CommonJS packages ask for Node's own modules with require, which ES modules do not have. */
+const BANNER =
+  'import { createRequire as createRequireOfBundle } from "node:module"; const require = createRequireOfBundle(import.meta.url);';
+
 /**
- * Bundles into `outdir`, or only says what would be written there (`write: false`). `version` is the one it then tells. Returns
- * esbuild's result, with its account of what went into what.
+ * Bundles both commands as for `outdir`, in memory. `version` is the one they then tell. Returns the files with their paths there, and
+ * esbuild's account of what went into what.
  */
-export async function bundle({ outdir, version, write = true }) {
-  return await build({
+export async function bundle({ outdir, version }) {
+  const { outputFiles, metafile } = await build({
     absWorkingDir: root,
     entryPoints: { gpunode: "src/cli/main.ts", "nvidia-smi-sim": "src/gpu/simulator/main.ts" },
     outdir,
-    write,
+    write: false,
     metafile: true,
     chunkNames: "chunks/[name]-[hash]",
     bundle: true,
@@ -44,21 +69,62 @@ export async function bundle({ outdir, version, write = true }) {
     target: "node24",
     sourcemap: "linked",
     sourcesContent: false,
+    // Names stay, and lines stay short: a stack trace can be read without the source map. Without comments the text is ASCII,
+    // and V8, which keeps it for as long as the program runs, needs half the memory for it.
     minifySyntax: true,
+    minifyWhitespace: true,
+    lineLimit: 120,
     define: { GPUNODE_VERSION: JSON.stringify(version) },
-    // CommonJS packages ask for Node's own modules with require, which ES modules do not have.
-    banner: {
-      js: 'import { createRequire as createRequireOfBundle } from "node:module"; const require = createRequireOfBundle(import.meta.url);',
-    },
+    banner: { js: BANNER },
     plugins: [leaveOut],
     logLevel: "warning",
   });
+  const files = outputFiles.map(({ path, text }) => ({
+    path,
+    text: path.endsWith(".js") ? withBuiltinsTaken(path, text) : text,
+  }));
+  return { files, metafile };
 }
 
 if (import.meta.main) {
   const outdir = resolve(root, process.argv[2] ?? "dist");
   rmSync(outdir, { recursive: true, force: true });
   const { version } = JSON.parse(readFileSync(resolve(root, "package.json"), "utf8"));
-  await bundle({ outdir, version });
+  const { files } = await bundle({ outdir, version });
+  for (const { path, text } of files) {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, text);
+  }
   await bundlePage({ outdir: resolve(outdir, "page") });
+}
+
+/**
+ * The same program with Node's own modules taken as CommonJS modules take them. An ES import reads every export of a module, also
+ * those that Node makes only when they are asked for: of `node:http` that is a WebSocket client with all of undici, 17 ms and 14 MiB
+ * that nobody here uses. Lines stay where the source map has them.
+ */
+function withBuiltinsTaken(path, text) {
+  // Where nothing asks for it, its line stays empty.
+  if (text.startsWith(BANNER) && !text.includes("require", BANNER.length))
+    return withBuiltinsTaken(path, text.slice(BANNER.length));
+  const { module, errors } = parseSync(path, text);
+  if (errors.length > 0) throw new Error(`${path}: ${errors[0].message}`);
+  let rewritten = text;
+  for (const { start, end, moduleRequest, entries } of module.staticImports.toReversed()) {
+    if (!isBuiltin(moduleRequest.value)) continue;
+    const taken = `process.getBuiltinModule(${JSON.stringify(moduleRequest.value)})`;
+    const named = entries.filter(({ importName }) => importName.kind === "Name");
+    const whole = entries.filter(({ importName }) => importName.kind !== "Name");
+    const parts = [
+      ...whole.map(({ localName }) => `${localName.value}=${taken}`),
+      ...(named.length === 0
+        ? []
+        : [
+            `{${named.map(({ importName, localName }) => `${importName.name}:${localName.value}`).join(",")}}=${taken}`,
+          ]),
+    ];
+    const newlines = "\n".repeat(text.slice(start, end).split("\n").length - 1);
+    rewritten = `${rewritten.slice(0, start)}${parts.length === 0 ? "" : `const ${parts.join(",")};`}${newlines}${rewritten.slice(end)}`;
+  }
+  return rewritten;
 }

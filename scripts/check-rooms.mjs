@@ -31,6 +31,7 @@ const MAY_IMPORT = {
     "local",
     "config",
     "gpu",
+    "host",
     "isolation",
     "link",
     "store",

@@ -14,6 +14,7 @@ import { policyOf } from "./agent/policy.ts";
 import { NodePreemption } from "./agent/preemption.ts";
 import { type ProblemLog, problemLog } from "./agent/problem-log.ts";
 import {
+  besideMemory,
   clockMemory,
   coordinatorMemory,
   healthMemory,
@@ -33,6 +34,7 @@ import { createSmi } from "./gpu/nvidia/runner.ts";
 import { createSamplingPause } from "./gpu/sampling-pause.ts";
 import { watchGpus } from "./gpu/watch.ts";
 import { steadyClock, uptimeMs } from "./host/clock.ts";
+import type { HostDetails } from "./host/details.ts";
 import { hostInventory } from "./host/inventory.ts";
 import { bootId } from "./host/sampler.ts";
 import { loadIdentity } from "./link/identity.ts";
@@ -62,6 +64,8 @@ export interface AgentOptions {
   /** Asked once, after that: what becomes of the work. Without it, what runs goes on and is taken up by the next agent. */
   leave?(): Promise<Leaving>;
   version: string;
+  /** What the machine is called, by one who takes longer to find out; asked once. May reject. */
+  hostDetails?(signal: AbortSignal): Promise<HostDetails>;
   /** Called once, when the local socket answers. */
   onReady(): void;
 }
@@ -138,15 +142,16 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const pauseMemory = samplingPauseMemory(store);
   let onRead = () => {};
   let onEngine = changed;
-  const [gpuWatch, engineWatch, host] = await Promise.all([
+  let host = hostInventory({ diskPath: config.stateDir });
+  const [gpuWatch, engineWatch] = await Promise.all([
     watchGpus(smi, {
       onChange: changed,
       onRead: () => onRead(),
       healthIntervalMs: config.telemetry.healthIntervalMs,
+      kept: besideMemory(store, bootId()),
       paused: pauseMemory.get() === bootId(),
     }),
     watchEngine(engine, config.docker.socket, () => onEngine()),
-    hostInventory({ diskPath: config.stateDir }),
   ]);
   rooms.use(gpuWatch);
   rooms.use(engineWatch);
@@ -196,7 +201,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       diskFreeMiB: () => telemetry.diskFreeMiB(),
       silentSince,
       changed: (record) => {
-        if (record.state === "starting" || isTerminal(record.state)) engineWatch.refresh();
+        // Its image may be new. Not sooner: an engine that tells of itself is slower to start a container.
+        if (record.state === "running" || isTerminal(record.state)) engineWatch.refresh();
         meter.changed(record);
         telemetry.workloadsChanged();
         history.workload(record);
@@ -246,7 +252,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     new NodeHealth({ config, store, engine, gpus: gpuWatch, supervisor, memory: healthMemory(store), changed, log }),
   );
   telemetry.collector.onSample((sample) => history.sampled(sample));
-  await supervisor.restore();
+  // Its runners are there at once; what is left is to ask the engine for strays.
+  const restored = supervisor.restore();
   for (const record of supervisor.records()) history.workload(record);
   rooms.use(
     watchDisk({ engine, runners: () => supervisor.runners(), limits: (record) => supervisor.limits(record), log }),
@@ -260,7 +267,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     health.read();
     telemetry.read();
   };
-  await health.start();
+  await Promise.all([restored, health.start()]);
   onRead();
   onEngine = engineSeen({ engine: engineWatch, supervisor, preemption, isolation, tell, changed });
   void samplingPause.setMaintenance(preemption.isEmptied);
@@ -274,7 +281,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     isLeaving: () => signal.aborted,
     store,
     policy,
-    host,
+    host: () => host,
     engine: engineWatch,
     health,
     preemption,
@@ -345,6 +352,13 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   );
   problems = rooms.use(problemLog(view.problems, { log, told }));
   onReady();
+  const asking = options
+    .hostDetails?.(signal)
+    .then((details) => {
+      host = { ...host, ...details };
+      changed();
+    })
+    .catch((error: unknown) => log.debug({ err: error }, "systeminformation did not tell what the machine is called"));
   await untilAborted(signal);
   const leaving: Leaving = (await options.leave?.()) ?? { kind: "detach" };
   if (leaving.kind === "stop") {
@@ -357,7 +371,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   const [last] = tell([{ kind: "node", state: "stopping", reason }]);
   if (last !== undefined && link?.status().state === "connected") await store.told(last.seq, LAST_WORD_MS);
   hangUp.abort();
-  await dialling;
+  await Promise.all([dialling, asking]);
 }
 
 function untilAborted(signal: AbortSignal): Promise<void> {

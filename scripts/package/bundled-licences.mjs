@@ -26,6 +26,8 @@ export function bundledPackages(root, metafile) {
   const folders = new Set();
   for (const { inputs } of Object.values(metafile.outputs)) {
     for (const [path, { bytesInOutput }] of Object.entries(inputs)) {
+      // Made up by the build ("left-out:ssh2"): nobody's file.
+      if (/^[a-z-]+:/.test(path)) continue;
       const folder = /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(path)?.[0];
       if (bytesInOutput > 0 && folder !== undefined) folders.add(folder);
     }

@@ -11,14 +11,13 @@ import { copy, put } from "./files.mjs";
  */
 export async function program(root, version) {
   const dist = join(root, "dist");
-  const parts = [
-    await bundle({ outdir: dist, version, write: false }),
-    await bundlePage({ outdir: join(dist, "page"), write: false }),
+  const commands = await bundle({ outdir: dist, version });
+  const page = await bundlePage({ outdir: join(dist, "page"), write: false });
+  const files = [
+    ...commands.files.map(({ path, text }) => ({ path: relative(dist, path), contents: text })),
+    ...page.outputFiles.map(({ path, contents }) => ({ path: relative(dist, path), contents })),
   ];
-  const files = parts.flatMap(({ outputFiles }) =>
-    outputFiles.map(({ path, contents }) => ({ path: relative(dist, path), contents })),
-  );
-  const outputs = Object.assign({}, ...parts.map(({ metafile }) => metafile.outputs));
+  const outputs = { ...commands.metafile.outputs, ...page.metafile.outputs };
   return { root, version, files, packages: bundledPackages(root, { outputs }) };
 }
 

@@ -14,6 +14,9 @@ import { eventOf } from "../workload/record.ts";
 import { isTerminal } from "../workload/state.ts";
 import type { Supervisor } from "../workload/supervisor.ts";
 
+/** The judge makes nothing of a message without one of these: the driver's own prefix, and that of its NVSwitch module. */
+const KERNEL_WORDS = ["NVRM", "nvidia"];
+
 export interface NodeHealthDoors {
   config: Config;
   store: Store;
@@ -116,7 +119,9 @@ export class NodeHealth implements AsyncDisposable {
       this.#kernelProblem = problem;
       this.#doors.changed();
     };
-    for await (const message of kernelMessages({ path, signal: this.#stop.signal, onProblem, onCaughtUp })) {
+    const { signal } = this.#stop;
+    const how = { path, signal, mentioning: KERNEL_WORDS, onProblem, onCaughtUp };
+    for await (const message of kernelMessages(how)) {
       if (!this.#judge.kernel(message)) continue;
       if (!this.#isCaughtUp) continue;
       this.#xids.heard(message);

@@ -2,10 +2,8 @@ import type { Logger } from "pino";
 import type { Config } from "../config/config.ts";
 import { createDockerEngine } from "../engine/docker.ts";
 import { uplink } from "../host/uplink.ts";
-import { type Isolation, startIsolation } from "../isolation/isolation.ts";
+import type { Isolation } from "../isolation/isolation.ts";
 import type { Networks } from "../isolation/needs.ts";
-import { nftFirewall } from "../isolation/nft.ts";
-import { exceptionsOf } from "../isolation/rules.ts";
 import type { Problem } from "../protocol/frames.ts";
 import { containerName } from "../workload/record.ts";
 import type { Runner } from "../workload/runner.ts";
@@ -31,6 +29,8 @@ export async function nodeIsolation(doors: NodeIsolationDoors): Promise<NodeIsol
   const { config, nodeId, engine, runners, changed, log } = doors;
   const { isolateLan, allow, bandwidthMbit } = config.network;
   if (!isolateLan) return undefined;
+  // Loaded where it is wanted: its tables of addresses are read as it is.
+  const { exceptionsOf, nftFirewall, startIsolation } = await import("../isolation/parts.ts");
   const { runtime } = config.policy;
   // A node of its own, as the engine sees it: nobody takes the probe's containers for workloads that got lost.
   const probe = createDockerEngine({ socketPath: config.docker.socket, nodeId: `${nodeId}.probe`, log });

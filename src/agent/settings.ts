@@ -11,6 +11,7 @@ const WELCOMED = "welcomed:";
 const HEALTH = "health:";
 const RELIABILITY = "reliability";
 const OPEN_IMAGES = "open_images";
+const BESIDE_GPUS = "beside_gpus";
 
 /** A setting that the agent can do without until the disk takes it: nothing fails where it does not. */
 function lenient(store: Store, key: string, value: string): void {
@@ -64,6 +65,11 @@ export function reliabilityMemory(store: Store) {
 /** Images that were had without a login. */
 export function openImagesMemory(store: Store) {
   return { get: () => store.get(OPEN_IMAGES), set: (text: string) => lenient(store, OPEN_IMAGES, text) };
+}
+
+/** What a driver and its GPUs tell only once. */
+export function besideMemory(store: Store, bootId: string) {
+  return { bootId, get: () => store.get(BESIDE_GPUS), set: (text: string) => lenient(store, BESIDE_GPUS, text) };
 }
 
 export const samplingPauseMemory = (store: Store) => setting(store, SAMPLING_PAUSED);

@@ -28,7 +28,7 @@ export interface NodeViewDoors {
   isLeaving(): boolean;
   store: Store;
   policy: Policy;
-  host: HostInfo;
+  host(): HostInfo;
   engine: Pick<EngineWatch, "info" | "images" | "problem">;
   health: NodeHealth;
   preemption: NodePreemption;
@@ -65,7 +65,7 @@ export function nodeView(doors: NodeViewDoors): NodeView {
   const common = () => ({
     gpus: withHolders(preemption.marked(health.gpus()), supervisor.holders()),
     holds: preemption.holds(),
-    host,
+    host: host(),
     engine: engine.info,
     problems: problems(),
   });

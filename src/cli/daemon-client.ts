@@ -24,11 +24,7 @@ export function withJson(command: Command): Command {
 
 /** The daemon the configuration points to. Throws `ConfigError`; whether it runs shows when it is asked. */
 export async function daemonOf({ config: file }: ConfigOptions): Promise<LocalClient> {
-  const [{ runDirOf }, { connectLocal }, { socketPathIn }] = await Promise.all([
-    import("../config/load.ts"),
-    import("../local/client.ts"),
-    import("../local/socket-path.ts"),
-  ]);
-  const runDir = await runDirOf({ env: process.env, ...(file !== undefined && { file }) });
-  return connectLocal(socketPathIn(runDir));
+  // One file of the bundle with all of it.
+  const { findDaemon } = await import("./find-daemon.ts");
+  return await findDaemon(file);
 }

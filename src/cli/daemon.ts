@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import type { Leaving } from "../agent.ts";
+import type { AgentOptions, Leaving } from "../agent.ts";
 import type { Config } from "../config/config.ts";
 import { BUG } from "../protocol/errors.ts";
 import { type Decision, decideLeaving } from "./leaving.ts";
@@ -17,6 +17,8 @@ export type RunAgent = (
     /** To be called after that: what becomes of the work. */
     leave: () => Promise<Leaving>;
     version: string;
+    /** What systeminformation tells of the machine; may reject. */
+    hostDetails?: NonNullable<AgentOptions["hostDetails"]>;
     /** To be called once, when the local socket answers. */
     onReady: () => void;
   },
@@ -25,6 +27,7 @@ export type RunAgent = (
 export interface DaemonOptions {
   log: Logger;
   version: string;
+  hostDetails?: NonNullable<AgentOptions["hostDetails"]>;
   /** A clean end takes no longer, after the work's own where that ends too; then the process ends all the same, with exit code 1. */
   stopWithinMs?: number;
 }
@@ -46,7 +49,7 @@ const SAME_SIGNAL_MS = 300;
  * clean end, 78 for a configuration that turned out wrong, 1 otherwise.
  */
 export async function runDaemon(runAgent: RunAgent, config: Config, options: DaemonOptions): Promise<number> {
-  const { log, version, stopWithinMs = STOP_WITHIN_MS } = options;
+  const { log, version, hostDetails, stopWithinMs = STOP_WITHIN_MS } = options;
   const stop = new AbortController();
   // One after the other, so that systemd hears them in order.
   let told = Promise.resolve();
@@ -98,7 +101,8 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
       watchdog = startWatchdog(() => tell({ alive: true }));
     };
     const leave = async () => (await decision.promise).leaving;
-    await runAgent(config, { log, signal: stop.signal, leave, version, onReady });
+    const more = hostDetails === undefined ? {} : { hostDetails };
+    await runAgent(config, { log, signal: stop.signal, leave, version, onReady, ...more });
     if (stop.signal.aborted) await announced;
     await told;
     log.info("stopped");

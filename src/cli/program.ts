@@ -7,6 +7,7 @@ import { registerDoctor } from "./doctor.ts";
 import { registerDrain } from "./drain.ts";
 import { registerEnroll } from "./enroll.ts";
 import { registerGpus } from "./gpus.ts";
+import { registerHostDetails } from "./host-details.ts";
 import { registerLogs } from "./logs.ts";
 import { exitCodesInWords } from "./outcome.ts";
 import { registerReclaim } from "./reclaim.ts";
@@ -50,5 +51,6 @@ export function gpunodeProgram(): Command {
   registerDemo(program);
   registerCompletion(program);
   registerWords(program);
+  registerHostDetails(program);
   return program;
 }

@@ -2,6 +2,7 @@ import { type Command, Option } from "commander";
 import type { Key } from "../config/key.ts";
 import { envNameOf, KEY_NAMES, KEYS, type KeyName } from "../config/keys.ts";
 import { type ConfigOptions, withConfig } from "./daemon-client.ts";
+import { askHostDetails } from "./host-details.ts";
 import { command } from "./outcome.ts";
 import { gpunodeVersion } from "./version.ts";
 
@@ -33,24 +34,18 @@ async function daemon(options: ConfigOptions & Record<string, string | boolean |
     const value = options[option.attributeName()];
     if (value !== undefined) flags[key] = value;
   }
-  const [{ resolveConfig }, { withJoinToken }] = await Promise.all([
-    import("../config/load.ts"),
-    import("../config/join-token.ts"),
-  ]);
+  const { resolveConfig } = await import("../config/load.ts");
   const { config: file } = options;
   const resolution = await resolveConfig({ env: process.env, flags, ...(file !== undefined && { file }) });
-  const config = withJoinToken(resolution.config);
   // Read already. The programs the daemon starts need none of them.
   for (const key of KEY_NAMES) if (KEYS[key].kind.secret === true) delete process.env[envNameOf(key)];
-  const [{ createLog }, { runDaemon }, { runAgent }] = await Promise.all([
-    import("./log.ts"),
-    import("./daemon.ts"),
-    import("../agent.ts"),
-  ]);
+  // One file of the bundle with all of it.
+  const { createLog, runAgent, runDaemon, withJoinToken } = await import("./daemon-parts.ts");
+  const config = withJoinToken(resolution.config);
   process.title = "gpunode";
   const log = createLog(config.log, process.stdout);
   for (const warning of resolution.warnings) log.warn(warning);
-  const code = await runDaemon(runAgent, config, { log, version: gpunodeVersion() });
+  const code = await runDaemon(runAgent, config, { log, version: gpunodeVersion(), hostDetails: askHostDetails });
   // What is still open now is nothing anybody waits for.
   process.exit(code);
 }

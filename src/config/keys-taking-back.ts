@@ -1,5 +1,6 @@
 import { defaulted, key, mebibytes, onOff, optional, seconds } from "./key.ts";
 import * as kinds from "./kinds.ts";
+import { systemTimeZone } from "./surroundings.ts";
 import { timeZone, type Window, windows } from "./windows.ts";
 
 const CLOUDS = ["auto", "aws", "gcp", "azure"] as const;
@@ -14,7 +15,7 @@ export const TAKING_BACK_KEYS = {
   "availability.timezone": key({
     kind: timeZone(),
     description: "Time zone of the windows, by its IANA name; daylight saving is followed.",
-    fallback: () => ({ value: Intl.DateTimeFormat().resolvedOptions().timeZone, source: "the system" }),
+    fallback: ({ env }) => ({ value: systemTimeZone(env), source: "the system" }),
     defaultText: "the system's",
   }),
   "availability.notice_seconds": seconds(

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { z } from "zod";
+import * as z from "zod";
 import { BUG } from "../protocol/errors.ts";
 import { CLOSE } from "../protocol/limits.ts";
 import { describeIssues } from "../protocol/parse.ts";

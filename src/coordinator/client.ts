@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { z } from "zod";
+import * as z from "zod";
 import type { Telemetry } from "../protocol/frames.ts";
 import type { MadeToken } from "./join-tokens.ts";
 import type { Submission } from "./schedule.ts";

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { DatabaseSync } from "node:sqlite";
-import { z } from "zod";
+import * as z from "zod";
 import { Advertise, type Hello } from "../protocol/frames.ts";
 import { nodeIdOf } from "../protocol/identity.ts";
 import { openDatabase, transaction } from "../store/sqlite.ts";

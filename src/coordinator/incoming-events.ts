@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { DurableEvent, EventBody } from "../protocol/event.ts";
 import { check, type FrameProblem } from "../protocol/parse.ts";
 

@@ -1,5 +1,5 @@
 import type { DatabaseSync } from "node:sqlite";
-import { z } from "zod";
+import * as z from "zod";
 
 /** A key a node had before the one it has. */
 export interface KeyBefore {

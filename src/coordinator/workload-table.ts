@@ -1,5 +1,5 @@
 import type { DatabaseSync, SQLInputValue } from "node:sqlite";
-import { z } from "zod";
+import * as z from "zod";
 import { WorkloadEvent } from "../protocol/event.ts";
 import { Workload, type WorkloadState } from "../protocol/workload.ts";
 import type { Sealer } from "./secrets.ts";

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 
 /** Bridges of private engines: `gpunode0` … `gpunode63`. The name is the claim on the subnet of the same number. */
 export const BRIDGE_PREFIX = "gpunode";

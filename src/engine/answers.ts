@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /**
  * The parts of the Docker API's answers this room reads (API 1.41, https://docs.docker.com/reference/api/engine/). Go's

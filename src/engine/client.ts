@@ -1,4 +1,4 @@
-import { Agent } from "node:http";
+import { Agent, type AgentOptions } from "node:http";
 import type { Readable } from "node:stream";
 import Docker from "dockerode";
 import type { z } from "zod";
@@ -50,7 +50,8 @@ export const REMOVE_MS = 120_000;
 /** Opens nothing yet: each call connects for itself. */
 export function engineClient(socketPath: string, limits: { answerMs?: number } = {}): EngineClient {
   // A pooled connection would outlive a restart of the engine and fail the next call; a unix socket costs nothing to open.
-  const agent = new Agent({ keepAlive: false });
+  // Nor has it a name for TLS: Node would work one out for each call, and builds a regular expression for the first.
+  const agent = new Agent({ keepAlive: false, servername: "" } as AgentOptions);
   // The types do not know the option, docker-modem's code does.
   const docker = new Docker({ socketPath, agent } as Docker.DockerOptions);
 

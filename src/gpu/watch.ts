@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
 import { Bell } from "./nvidia/bell.ts";
-import { type BesideMemory, type Inventory, readInventory } from "./nvidia/inventory.ts";
+import { type KeptText, keepBeside, recallBeside } from "./nvidia/beside-memory.ts";
+import { type Inventory, readInventory } from "./nvidia/inventory.ts";
 import type { Smi, SmiProblem } from "./nvidia/runner.ts";
 import { samples as sampleStream } from "./nvidia/sampler.ts";
 import { withMigMemory } from "./nvidia/xml-sample.ts";
@@ -25,6 +26,8 @@ export interface WatchOptions {
   onRead?(inventory: Inventory): void;
   /** Time between full reads; 60 000 where absent. */
   healthIntervalMs?: number;
+  /** Where it is kept over restarts what a driver and its GPUs tell only once; holds for the boot of this id. */
+  kept?: KeptText & { bootId: string };
   /** Starts paused: the device is not touched before `resume`. */
   paused?: boolean;
 }
@@ -59,12 +62,12 @@ export interface GpuWatch extends AsyncDisposable {
  * paused. Never rejects: what goes wrong is in `inventory.problems`.
  */
 export async function watchGpus(smi: Smi, options: WatchOptions): Promise<GpuWatch> {
-  const { onChange, onRead, healthIntervalMs = HEALTH_INTERVAL_MS } = options;
+  const { onChange, onRead, kept, healthIntervalMs = HEALTH_INTERVAL_MS } = options;
   const stop = new AbortController();
   const { signal } = stop;
   const bell = new Bell();
   const shapes = createShapes();
-  const memory: BesideMemory = {};
+  const memory = kept === undefined ? {} : recallBeside(kept, kept.bootId);
   const first = Promise.withResolvers<void>();
   /** As read; `inventory` is what is told of it. */
   let last = nothingRead(`${smi.path} has not answered yet; it is asked again`);
@@ -126,7 +129,10 @@ export async function watchGpus(smi: Smi, options: WatchOptions): Promise<GpuWat
       isStale = false;
       tell();
       first.resolve();
-      if (read.failed === undefined) shapes.set(read);
+      if (read.failed === undefined) {
+        shapes.set(read);
+        if (kept !== undefined) keepBeside(kept, kept.bootId, memory);
+      }
       onRead?.(inventory);
     }
   };

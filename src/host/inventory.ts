@@ -1,37 +1,30 @@
+import { readFileSync } from "node:fs";
 import * as os from "node:os";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { HostInfo } from "../protocol/frames.ts";
+import type { HostDetails } from "./details.ts";
 import { diskTotalMiB } from "./sampler.ts";
 
 const MIB = 1024 * 1024;
-
-/** systeminformation starts processes of its own; a machine where one of them hangs is advertised without its answers. */
-const INVENTORY_TIMEOUT_MS = 5_000;
 
 /** Node's architecture names as image manifests write them (GOARCH). Others are the same in both. */
 const GO_ARCHITECTURES: Readonly<Record<string, string>> = { x64: "amd64", ia32: "386", ppc64: "ppc64le" };
 
 /**
- * What the machine is made of; read once at start. `diskPath` is where workloads' data lies. Never throws: what
- * cannot be found out is absent.
+ * What the machine is made of, as far as it can be read at once; `hostDetails` knows more. `diskPath` is where workloads' data lies. Never
+ * throws: what cannot be found out is absent. The others are for tests: os-release(5), and what Node tells of the CPUs.
  */
-export async function hostInventory(options: { diskPath?: string; timeoutMs?: number } = {}): Promise<HostInfo> {
-  const { diskPath = "/", timeoutMs = INVENTORY_TIMEOUT_MS } = options;
-  const cpus = os.cpus();
-  const basic = withoutBlanks({
-    hostname: os.hostname(),
-    os: os.type(),
-    kernel: os.release(),
-    cpuModel: cpus[0]?.model,
-  });
-  const timer = new AbortController();
-  const late = sleep(timeoutMs, {}, { signal: timer.signal }).catch(() => ({}));
-  const better = await Promise.race([detailed().catch(() => ({})), late]);
-  timer.abort();
+export function hostInventory(
+  options: { diskPath?: string; osRelease?: string; cpus?: readonly { model: string }[] } = {},
+): HostInfo {
+  const { diskPath = "/", osRelease = "/etc/os-release", cpus = os.cpus() } = options;
   const disk = diskTotalMiB(diskPath);
   return {
-    ...basic,
-    ...better,
+    ...withoutBlanks({
+      hostname: os.hostname(),
+      os: distributionOf(readIfThere(osRelease)) ?? os.type(),
+      kernel: os.release(),
+      cpuModel: modelOf(cpus[0]?.model),
+    }),
     architecture: GO_ARCHITECTURES[os.arch()] ?? os.arch(),
     cpus: Math.max(1, cpus.length),
     memoryMiB: Math.floor(os.totalmem() / MIB),
@@ -39,20 +32,39 @@ export async function hostInventory(options: { diskPath?: string; timeoutMs?: nu
   };
 }
 
-type Names = Pick<HostInfo, "hostname" | "os" | "kernel" | "cpuModel">;
-
-/** Loaded only here: it is large, and needed once. */
-async function detailed(): Promise<Names> {
-  const { default: systeminformation } = await import("systeminformation");
-  const [system, cpu] = await Promise.all([systeminformation.osInfo(), systeminformation.cpu()]);
-  return withoutBlanks({
-    os: [system.distro, system.release].filter((part) => part !== "" && part !== "unknown").join(" "),
-    kernel: system.kernel,
-    cpuModel: [cpu.manufacturer, cpu.brand].filter((part) => part !== "").join(" "),
-  });
+/** os-release(5): "Debian GNU/Linux 12". */
+export function distributionOf(text: string): string | undefined {
+  const fieldOf = (field: string) => {
+    // Values may be quoted as in a shell; names of distributions hold nothing that would need unescaping.
+    const value = new RegExp(`^${field}=(["']?)(.*)\\1$`, "m").exec(text)?.[2];
+    return value?.trim() || undefined;
+  };
+  const name = fieldOf("NAME");
+  const version = fieldOf("VERSION_ID");
+  return name === undefined ? undefined : [name, version].filter((part) => part !== undefined).join(" ");
 }
 
-function withoutBlanks(names: Record<keyof Names | string, string | undefined>): Names {
+/** Without the marks lawyers put there; undefined where it is none. */
+function modelOf(text: string | undefined): string | undefined {
+  const model = (text ?? "").replace(/\((R|TM)\)/gi, "").replace(/\s+/g, " ");
+  // Node's word for a CPU whose kernel tells no name.
+  return model.trim() === "unknown" ? undefined : model.trim() || undefined;
+}
+
+function readIfThere(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/** Without those that say nothing. */
+export function withoutBlanks(
+  names: Record<keyof HostDetails | "hostname", string | undefined>,
+): HostDetails & Pick<HostInfo, "hostname">;
+export function withoutBlanks(names: Record<keyof HostDetails, string | undefined>): HostDetails;
+export function withoutBlanks(names: Record<string, string | undefined>): HostDetails {
   const known = Object.entries(names).flatMap(([key, value]) => {
     const text = value?.trim() ?? "";
     return text === "" ? [] : [[key, text] as const];

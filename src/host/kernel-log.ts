@@ -13,6 +13,8 @@ export interface KernelLogOptions {
   /** `/dev/kmsg`, or a file that grows by lines of `dmesg` or syslog. */
   path?: string;
   signal: AbortSignal;
+  /** Only messages in which one of these stands; all where absent. A log holds a thousand others. */
+  mentioning?: readonly string[];
   pollMs?: number;
   /** Told once, with what to do, where the log cannot be read; undefined again when it can. */
   onProblem?: (problem: { code: "kernel_log_unreadable"; message: string } | undefined) => void;
@@ -72,7 +74,13 @@ type Reading = KernelLogOptions & { pollMs: number; caughtUp(): void; isCaughtUp
  * begin with a space. EAGAIN: nothing new. EPIPE: records were overwritten before they were read.
  */
 async function* deviceRecords(fd: number, options: Reading): AsyncGenerator<KernelMessage> {
-  const { signal, pollMs, now = Date.now, monotonic = () => Number(process.hrtime.bigint() / 1000n) / 1000 } = options;
+  const {
+    signal,
+    mentioning,
+    pollMs,
+    now = Date.now,
+    monotonic = () => Number(process.hrtime.bigint() / 1000n) / 1000,
+  } = options;
   const block = Buffer.alloc(BLOCK_BYTES);
   let sinceBreath = 0;
   while (!signal.aborted) {
@@ -93,18 +101,22 @@ async function* deviceRecords(fd: number, options: Reading): AsyncGenerator<Kern
       await pause(pollMs, signal);
       continue;
     }
-    const [, microseconds, text] = /^\d+,\d+,(\d+)[^;]*;([^\n]*)/.exec(block.toString("utf8", 0, bytes)) ?? [];
+    sinceBreath += 1;
+    if (sinceBreath % RECORDS_AT_ONCE === 0) await pause(0, signal);
+    const record = block.subarray(0, bytes);
+    if (mentioning !== undefined && !mentioning.some((word) => record.includes(word))) continue;
+    const [, microseconds, text] = /^\d+,\d+,(\d+)[^;]*;([^\n]*)/.exec(record.toString("utf8")) ?? [];
     if (microseconds !== undefined && text !== undefined) {
       yield { atMs: Math.round(now() - (monotonic() - Number(microseconds) / 1000)), text };
     }
-    sinceBreath += 1;
-    if (sinceBreath % RECORDS_AT_ONCE === 0) await pause(0, signal);
   }
 }
 
 /** Whole lines of a file that grows; one that was cut short is read from its beginning again. */
 async function* fileLines(fd: number, options: Reading): AsyncGenerator<KernelMessage> {
-  const { path = "", signal, pollMs, now = Date.now } = options;
+  const { path = "", signal, mentioning, pollMs, now = Date.now } = options;
+  const isWanted = (line: string) =>
+    line !== "" && (mentioning === undefined || mentioning.some((word) => line.includes(word)));
   const block = Buffer.alloc(BLOCK_BYTES);
   let position = 0;
   // A block may end within a character.
@@ -127,7 +139,7 @@ async function* fileLines(fd: number, options: Reading): AsyncGenerator<KernelMe
     position += bytes;
     const lines = (rest + decoder.write(block.subarray(0, bytes))).split("\n");
     rest = (lines.pop() ?? "").slice(0, LINE_MAX);
-    for (const line of lines) if (line !== "") yield { atMs: options.isCaughtUp() ? now() : 0, text: line };
+    for (const line of lines) if (isWanted(line)) yield { atMs: options.isCaughtUp() ? now() : 0, text: line };
     await pause(0, signal);
   }
 }

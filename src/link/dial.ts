@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { isIP, type Socket } from "node:net";
-import { connect as tlsConnect } from "node:tls";
+import type { ConnectionOptions, TLSSocket } from "node:tls";
 import { type ClientOptions, WebSocket } from "ws";
 import { GpunodeError } from "../protocol/errors.ts";
 import { AGENT_PATH, HARD_FRAME_BYTES, PROTOCOL } from "../protocol/limits.ts";
@@ -135,7 +135,7 @@ async function socketOptions(options: DialOptions, signal: AbortSignal): Promise
   if (options.proxy === undefined) return tls;
   const { isSecure, host, target, servername } = whereTo(options.address);
   const way = await connectThroughProxy(proxyUrl(options.proxy), target, signal);
-  return { createConnection: () => (isSecure ? tlsConnect({ ...tls, socket: way, servername, host }) : way) };
+  return { createConnection: () => (isSecure ? overTls({ ...tls, socket: way, servername, host }) : way) };
 }
 
 /** What is presented and trusted; absent files are left out. Throws `DialError` where one cannot be read. */
@@ -187,4 +187,9 @@ export function isLoopback(hostname: string): boolean {
 /** Without what stands before an "@": it may be a password. */
 function redact(text: string): string {
   return text.replace(/\/\/[^/]*@/, "//…@").slice(0, 200);
+}
+
+/** TLS is loaded with the first coordinator that is spoken to over it. */
+function overTls(options: ConnectionOptions): TLSSocket {
+  return process.getBuiltinModule("node:tls").connect(options);
 }

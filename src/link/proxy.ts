@@ -1,5 +1,4 @@
 import { request as httpRequest } from "node:http";
-import { request as httpsRequest } from "node:https";
 import type { Socket } from "node:net";
 import { DialError, dialError } from "./dial-errors.ts";
 
@@ -11,7 +10,7 @@ export function connectThroughProxy(proxy: URL, target: string, signal: AbortSig
   const isSecure = proxy.protocol === "https:";
   const credentials = [proxy.username, proxy.password].map(decodeURIComponent).join(":");
   const { promise, resolve, reject } = Promise.withResolvers<Socket>();
-  const request = (isSecure ? httpsRequest : httpRequest)({
+  const request = (isSecure ? process.getBuiltinModule("node:https").request : httpRequest)({
     method: "CONNECT",
     host: proxy.hostname.replace(/^\[|\]$/g, ""),
     port: proxy.port || (isSecure ? 443 : 80),

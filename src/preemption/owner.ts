@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Claim, Raise } from "./claim.ts";
 
 /** Where the owner's word is remembered over restarts and reboots. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { HealthReason, HealthStatus, PressureLevel } from "./gpu.ts";
 import { Count, Generation, GpuUuid, Instant, Quantity, WorkloadId } from "./scalars.ts";
 import { PortBinding, WorkloadState } from "./workload.ts";

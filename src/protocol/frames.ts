@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { ERROR_CODES } from "./errors.ts";
 import { DurableEvent, PreemptionCause } from "./event.ts";
 import { Gpu, GpuTelemetry } from "./gpu.ts";

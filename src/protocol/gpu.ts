@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { Count, GpuUuid, Percent, Quantity, WorkloadId } from "./scalars.ts";
 
 /** Number formats a GPU's tensor cores multiply. */

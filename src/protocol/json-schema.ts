@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { DurableEvent, EventBody } from "./event.ts";
 import * as frames from "./frames.ts";
 import { Gpu, GpuTelemetry } from "./gpu.ts";

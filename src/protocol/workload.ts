@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { Precision } from "./gpu.ts";
 import { Count, Generation, GpuUuid, Port, Quantity, WorkloadId } from "./scalars.ts";
 

@@ -43,6 +43,8 @@ export class EventLog {
   readonly #fold: FoldUsage | undefined;
   /** What the log holds, as far as commits have gone. */
   #size: EventLimits;
+  /** Of the last `append`, which counts with its commit. */
+  #appendedBytes = 0;
   /** What the coordinator may hold without having said so ends here: behind it records may be folded. */
   #handed: number;
   /** An ack the disk has not taken yet: its rows go with the next write that succeeds. */
@@ -91,10 +93,13 @@ export class EventLog {
       bound(this.#db, this.#limits, { foldAfter: this.#handed, fold: this.#fold });
     }
     const at = new Date(this.#now()).toISOString();
+    this.#appendedBytes = 0;
     const events = bodies.map((body, index) => {
       const fitting = withMessageCut(body);
+      const text = JSON.stringify(fitting);
       const seq = this.#newest + index + 1;
-      this.#insert.run(seq, at, JSON.stringify(fitting));
+      this.#insert.run(seq, at, text);
+      this.#appendedBytes += text.length;
       return { seq, at, ...fitting };
     });
     this.#move.run(this.#newest + bodies.length, this.#acked, Number(this.#resumed));
@@ -110,7 +115,7 @@ export class EventLog {
     if (isFull) this.#size = sizeOf(this.#db);
     else {
       this.#size.events += events.length;
-      for (const event of events) this.#size.bytes += JSON.stringify(event).length;
+      this.#size.bytes += this.#appendedBytes;
     }
   }
 

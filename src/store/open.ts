@@ -49,7 +49,8 @@ function openSound(path: string, migrations: readonly string[]): DatabaseSync {
     const [verdict] = db.prepare("PRAGMA quick_check(1)").all();
     if (verdict?.quick_check !== "ok") throw new DamagedError(String(verdict?.quick_check));
     // Taken with the first write and kept until the file is closed: two agents on one state would each undo the other.
-    db.exec("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; PRAGMA user_version = 0");
+    // Half a MiB of pages, not two: rows are written once and read at a start.
+    db.exec("PRAGMA cache_size = -512; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; PRAGMA user_version = 0");
     db.exec(`PRAGMA user_version = ${migrations.length}; COMMIT`);
     return db;
   } catch (error) {

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { PreemptionCause } from "../protocol/event.ts";
 import type { Reliability } from "../protocol/frames.ts";
 import { Count, Quantity } from "../protocol/scalars.ts";

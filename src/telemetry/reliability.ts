@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { PreemptionCause } from "../protocol/event.ts";
 import type { Reliability } from "../protocol/frames.ts";
 import type { WorkloadState } from "../protocol/workload.ts";

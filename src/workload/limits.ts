@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { GpunodeError } from "../protocol/errors.ts";
 import type { PolicyCaps } from "../protocol/frames.ts";
 import type { Workload } from "../protocol/workload.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { PreemptionCause, Timings, type WorkloadEvent } from "../protocol/event.ts";
 import { Count, Generation, GpuUuid, WorkloadId } from "../protocol/scalars.ts";
 import { hiding, Secret } from "../protocol/secret.ts";

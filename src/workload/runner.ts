@@ -72,11 +72,14 @@ export class Runner {
   #engineAwaySince: number | undefined;
   readonly #ended = Promise.withResolvers<void>();
   #isOver = false;
+  /** False until one may have been made: by this runner, or by an agent before it whose record is further than a pull. */
+  #mayHaveContainer: boolean;
 
   constructor(record: WorkloadRecord, secrets: Secrets | undefined, doors: RunnerDoors) {
     this.#record = new WrittenRecord(record, doors);
     this.#secrets = secrets;
     this.#doors = doors;
+    this.#mayHaveContainer = record.state !== "accepted" && record.state !== "pulling";
     if (isKnownDown(record)) this.#letGo();
   }
 
@@ -226,7 +229,7 @@ export class Runner {
   async #observe(): Promise<ContainerState | undefined> {
     const { id, generation, state, containerId } = this.record;
     if (containerId !== undefined) return await this.#doors.engine.inspect(containerId);
-    if (state === "accepted" || state === "pulling") return undefined;
+    if (!this.#mayHaveContainer) return undefined;
     if (isTerminal(state) && this.record.imageId === undefined) return undefined;
     // A create may have happened just before a crash, its id never written down: the name finds it again.
     const found = await this.#doors.engine.inspect(containerName(this.record, this.#doors.nodeId));
@@ -240,6 +243,7 @@ export class Runner {
       case "pull":
         return await pullImage(this.#record, this.#bringUpDoors(), signal);
       case "create":
+        this.#mayHaveContainer = true;
         return await createContainer(this.#record, this.#bringUpDoors(), signal);
       case "start":
         return await startContainer(this.#record, step.container, this.#bringUpDoors(), signal);

@@ -1,8 +1,9 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { loadConfig, resolveConfig, valueInWords } from "../../src/config/load.ts";
+import { systemTimeZone } from "../../src/config/surroundings.ts";
 import { longestStretchMinutes, type Window, windows } from "../../src/config/windows.ts";
 
 const kind = windows();
@@ -75,6 +76,30 @@ describe("a window", () => {
     expect(longestStretchMinutes(read("Mon-Fri 18:00-08:00", "Sat,Sun 00:00-24:00"))).toBe((6 + 48) * 60);
     expect(longestStretchMinutes(read("Mon-Sun 00:00-24:00"))).toBe(Number.POSITIVE_INFINITY);
     expect(longestStretchMinutes(read("06:00-18:00", "18:00-06:00"))).toBe(Number.POSITIVE_INFINITY);
+  });
+});
+
+describe("the machine's time zone", () => {
+  /** What /etc/localtime links to. */
+  function zoneOf(target: string | undefined, env: NodeJS.ProcessEnv = {}): string {
+    const dir = mkdtempSync(join(tmpdir(), "gpunode-zone-"));
+    onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+    const link = join(dir, "localtime");
+    if (target !== undefined) symlinkSync(target, link);
+    return systemTimeZone(env, link);
+  }
+
+  it("is what /etc/localtime links to, or UTC", () => {
+    expect(zoneOf("/usr/share/zoneinfo/Europe/Berlin")).toBe("Europe/Berlin");
+    expect(zoneOf("../usr/share/zoneinfo/posix/America/Argentina/Ushuaia")).toBe("America/Argentina/Ushuaia");
+    expect(zoneOf("/usr/share/zoneinfo/Etc/UTC")).toBe("UTC");
+    expect(zoneOf(undefined)).toBe("UTC");
+  });
+
+  it("is ICU's to say where that does not tell", () => {
+    const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    expect(zoneOf("/srv/clock")).toBe(own);
+    expect(zoneOf("/usr/share/zoneinfo/Europe/Berlin", { TZ: ":whatever" })).toBe(own);
   });
 });
 

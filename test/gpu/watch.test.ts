@@ -45,6 +45,45 @@ function listen(watch: GpuWatch) {
 }
 
 describe.concurrent("watchGpus", () => {
+  it("what was asked once is known to the next daemon: for this boot, this driver and these GPUs", async () => {
+    let text: string | undefined;
+    const kept = (bootId: string) => ({
+      bootId,
+      get: () => text,
+      set: (next: string) => {
+        text = next;
+      },
+    });
+    const asked = async (script: ScriptedSmi, bootId: string) => {
+      const runs: string[] = [];
+      const smi = {
+        ...script.smi,
+        run: ((args, how) => {
+          const [about = ""] = args;
+          runs.push(about);
+          if (about === "topo")
+            return Promise.resolve({ ok: true, stdout: "\tGPU0\tGPU1\nGPU0\t X \tNV4\nGPU1\tNV4\t X \n" });
+          if (about.endsWith("compute_cap")) return Promise.resolve({ ok: true, stdout: "GPU-a, 9.0\nGPU-b, 9.0\n" });
+          return script.smi.run(args, how);
+        }) as typeof script.smi.run,
+      };
+      await using watch = await watchGpus(smi, { onChange: () => undefined, kept: kept(bootId) });
+      return { runs, gpus: watch.inventory.gpus };
+    };
+    using script = scripted([A, B]);
+    const first = await asked(script, "boot-1");
+    expect(first.runs).toEqual(["-q", "--query-gpu=uuid,compute_cap", "topo"]);
+    const again = await asked(script, "boot-1");
+    expect(again.runs).toEqual(["-q"]);
+    expect(first.gpus).toMatchObject([{ computeCapability: "9.0", links: [{ gpu: "GPU-b" }] }, { uuid: "GPU-b" }]);
+    expect(again.gpus).toEqual(first.gpus);
+    expect((await asked(script, "boot-2")).runs).toEqual(first.runs);
+    using other = scripted([A]);
+    expect((await asked(other, "boot-2")).runs).toContain("--query-gpu=uuid,compute_cap");
+    text = '{"boot":"boot-2","of":7,"capabilities":null}';
+    expect((await asked(script, "boot-2")).runs).toEqual(first.runs);
+  });
+
   it("a read that fails keeps the GPUs, failed and not allocatable; one that succeeds without a GPU drops it", async () => {
     using script = scripted([A, B]);
     let reads = 0;

@@ -20,14 +20,14 @@ function scratch(): string {
 }
 
 /** Follows a log until the test is over; descriptors on it are gone then. */
-function follow(path: string) {
+function follow(path: string, mentioning?: readonly string[]) {
   const stop = new AbortController();
   const seen: KernelMessage[] = [];
   const problems: (string | undefined)[] = [];
   const done = (async () => {
     const onProblem = (problem: { message: string } | undefined) => problems.push(problem?.message);
-    for await (const message of kernelMessages({ path, signal: stop.signal, pollMs: 10, onProblem }))
-      seen.push(message);
+    const how = { path, signal: stop.signal, pollMs: 10, onProblem, ...(mentioning !== undefined && { mentioning }) };
+    for await (const message of kernelMessages(how)) seen.push(message);
   })();
   const end = async () => {
     stop.abort();
@@ -55,6 +55,15 @@ describe("a file of lines", () => {
     await expect.poll(texts).toEqual(["one", "two"]);
     appendFileSync(path, "ee\n");
     await expect.poll(texts).toEqual(["one", "two", "three"]);
+  });
+
+  it("tells only what mentions one of the words, where there are some", async () => {
+    const path = join(scratch(), "kern.log");
+    writeFileSync(path, "usb 1-1: new device\nNVRM: Xid\n");
+    const { texts } = follow(path, ["NVRM", "nvidia"]);
+    await expect.poll(texts).toEqual(["NVRM: Xid"]);
+    appendFileSync(path, "eth0: up\nnvidia-nvswitch3: SXid\n");
+    await expect.poll(texts).toEqual(["NVRM: Xid", "nvidia-nvswitch3: SXid"]);
   });
 
   it("keeps characters whole that lie across two blocks", async () => {

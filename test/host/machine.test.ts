@@ -2,7 +2,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import * as os from "node:os";
 import { dirname, join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { hostInventory } from "../../src/host/inventory.ts";
+import { hostDetails } from "../../src/host/details.ts";
+import { distributionOf, hostInventory } from "../../src/host/inventory.ts";
 import { bootId, createHostSampler, diskFreeMiB, memoryAvailableMiB } from "../../src/host/sampler.ts";
 import { HostInfo, HostTelemetry } from "../../src/protocol/frames.ts";
 
@@ -21,7 +22,7 @@ function writeProc(dir: string, name: string, text: string): void {
 
 describe("inventory", () => {
   it("tells what this machine is", async () => {
-    const info = await hostInventory();
+    const info = hostInventory();
     expect(HostInfo.parse(info)).toEqual(info);
     expect(info.hostname).toBe(os.hostname());
     expect(info.cpus).toBe(os.cpus().length);
@@ -32,14 +33,32 @@ describe("inventory", () => {
     expect(info.os).toContain(distribution.split(" ")[0]);
   });
 
-  it("does without what does not come in time", async () => {
-    const info = await hostInventory({ timeoutMs: 0 });
-    expect(HostInfo.parse(info)).toEqual(info);
-    expect(info).toMatchObject({ os: "Linux", kernel: os.release(), cpus: os.cpus().length });
+  it("names the distribution as os-release(5) does", async () => {
+    expect(
+      distributionOf('PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nNAME="Debian GNU/Linux"\nVERSION_ID="12"\n'),
+    ).toBe("Debian GNU/Linux 12");
+    expect(distributionOf("NAME='Arch Linux'\n")).toBe("Arch Linux");
+    expect(distributionOf("NAME=Fedora\nVERSION_ID=41\n")).toBe("Fedora 41");
+    expect(distributionOf('NAME=""\nVERSION_ID=3\n')).toBeUndefined();
+    expect(hostInventory({ osRelease: "/no/such/file" })).toMatchObject({ os: "Linux", kernel: os.release() });
+  });
+
+  it("names the CPU as the kernel does, or not at all", () => {
+    const named = [{ model: "Intel(R) Xeon(R)  Platinum 8481C CPU @ 2.70GHz" }];
+    expect(hostInventory({ cpus: named }).cpuModel).toBe("Intel Xeon Platinum 8481C CPU @ 2.70GHz");
+    for (const model of ["unknown", " "])
+      expect(hostInventory({ cpus: [{ model }, { model }] })).not.toHaveProperty("cpuModel");
+  });
+
+  it("is told more by systeminformation, which names the same system", async () => {
+    const details = await hostDetails();
+    expect(HostInfo.pick({ os: true, kernel: true, cpuModel: true }).parse(details)).toEqual(details);
+    expect(details.kernel).toBe(os.release());
+    expect(details.cpuModel).toMatch(/\S/);
   });
 
   it("does without a disk that is not there", async () => {
-    expect(await hostInventory({ diskPath: "/no/such/place", timeoutMs: 0 })).not.toHaveProperty("diskTotalMiB");
+    expect(hostInventory({ diskPath: "/no/such/place" })).not.toHaveProperty("diskTotalMiB");
   });
 });
 

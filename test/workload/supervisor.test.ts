@@ -151,8 +151,8 @@ describe("an order to end", () => {
     const { disk, world, agent, supervisor } = await stage();
     let inspections = 0;
     world.before = (call) => {
-      // The second look is the one at the container that was just created.
-      if (call === during && (call !== "inspect" || ++inspections === 2)) supervisor.release("w");
+      // The first look is the one at the container that was just created.
+      if (call === during && (call !== "inspect" || ++inspections === 1)) supervisor.release("w");
     };
     agent.assign({});
     await ended(disk);

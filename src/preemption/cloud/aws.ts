@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Answer, bodyOf, type CloudNotices, jsonOf, type MetadataClient, type Notice } from "./metadata.ts";
 
 /**

@@ -1,0 +1,5 @@
+// What a daemon is made of, loaded together and only by the one command that is one.
+export { runAgent } from "../agent.ts";
+export { withJoinToken } from "../config/join-token.ts";
+export { runDaemon } from "./daemon.ts";
+export { createLog } from "./log.ts";
