@@ -41,6 +41,14 @@ const leaveOut = {
     onLoad({ filter: /./, namespace: "when-needed" }, ({ path }) => ({
       contents: `module.exports = new Proxy({}, { get: (_, name) => process.getBuiltinModule("${path.split("?")[0]}")[name] });`,
     }));
+    // Its tables of letters take 20 ms, and most texts need none of them: evaluated when it is first called.
+    onResolve({ filter: /^string-width$/ }, ({ path, namespace }) =>
+      namespace === "when-called" ? undefined : { path, namespace: "when-called" },
+    );
+    onLoad({ filter: /./, namespace: "when-called" }, ({ path }) => ({
+      contents: `export default (...given) => require(${JSON.stringify(path)}).default(...given);`,
+      resolveDir: root,
+    }));
     // docker-modem brings streams along that Node has had for years.
     onResolve({ filter: /^readable-stream$/ }, () => ({ path: "stream", external: true }));
   },
