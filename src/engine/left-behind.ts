@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { ImageListAnswer } from "./answers.ts";
 import { type EngineClient, engineClient, parseAnswer, REMOVE_MS } from "./client.ts";
 import { isUp, LABEL_NODE } from "./container.ts";

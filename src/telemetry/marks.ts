@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { DurableEvent } from "../protocol/event.ts";
 
 /** A moment worth seeing beside the figures. */
