@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import type { Draw } from "./draw.ts";
 import { hostileNumber, hostileText, hostileValue } from "./hostile.ts";
 

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { WebSocket } from "ws";
-import type { z } from "zod";
+import type * as z from "zod";
 import { readEvents } from "../../src/coordinator/incoming-events.ts";
 import { startCoordinator } from "../../src/coordinator/server.ts";
 import { Advertise, AgentFrame, CoordinatorFrame, Events, Hello, Reply, Telemetry } from "../../src/protocol/frames.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import * as answers from "../../src/engine/answers.ts";
 import { jsonLines, parseAnswer } from "../../src/engine/client.ts";
 import { explain, translate } from "../../src/engine/errors.ts";

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import { AgentFrame, CoordinatorFrame, ErrorFrame } from "../../src/protocol/frames.ts";
 import { MAX_FRAME_BYTES } from "../../src/protocol/limits.ts";
 import { check, parseFrame } from "../../src/protocol/parse.ts";

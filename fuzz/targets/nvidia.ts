@@ -1,6 +1,6 @@
 import { EventEmitter } from "node:events";
 import { Readable } from "node:stream";
-import type { z } from "zod";
+import type * as z from "zod";
 import { capabilityOfName } from "../../src/gpu/nvidia/compute-capability.ts";
 import { WANTED_FIELDS } from "../../src/gpu/nvidia/fields.ts";
 import { type Inventory, readInventory } from "../../src/gpu/nvidia/inventory.ts";

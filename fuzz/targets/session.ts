@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { WebSocket } from "ws";
-import type { z } from "zod";
+import type * as z from "zod";
 import { coordinatorAddress, dial } from "../../src/link/dial.ts";
 import { type Identity, loadIdentity } from "../../src/link/identity.ts";
 import type { LinkDoors } from "../../src/link/needs.ts";

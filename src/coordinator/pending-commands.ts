@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import type { Reply, ReplyError } from "../protocol/frames.ts";
 import type { CommandAnswer, CommandBody } from "./session-doors.ts";
 

@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { RawData, WebSocket } from "ws";
-import type { z } from "zod";
+import type * as z from "zod";
 import {
   Advertise,
   ErrorFrame,

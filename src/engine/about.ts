@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import type { EngineInfo } from "../protocol/frames.ts";
 import { InfoAnswer, VersionAnswer } from "./answers.ts";
 import { engineClient, parseAnswer } from "./client.ts";

@@ -1,7 +1,7 @@
 import { Agent, type AgentOptions } from "node:http";
 import type { Readable } from "node:stream";
 import Docker from "dockerode";
-import type { z } from "zod";
+import type * as z from "zod";
 import { type ErrorCode, GpunodeError } from "../protocol/errors.ts";
 import { describeIssues } from "../protocol/parse.ts";
 import { EngineSilent, translate, unavailable } from "./errors.ts";

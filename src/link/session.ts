@@ -1,5 +1,5 @@
 import type { WebSocket } from "ws";
-import type { z } from "zod";
+import type * as z from "zod";
 import { BUG } from "../protocol/errors.ts";
 import type { Telemetry, Welcome } from "../protocol/frames.ts";
 import { Ack, Command, ErrorFrame, Sync } from "../protocol/frames.ts";

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import type { ErrorCode } from "./errors.ts";
 import { whyNotJson } from "./json-text.ts";
 import { MAX_FRAME_BYTES } from "./limits.ts";

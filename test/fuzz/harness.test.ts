@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { Draw } from "../../fuzz/draw.ts";
 import { valid } from "../../fuzz/from-schema.ts";
 import { fuzzGroup } from "../../fuzz/fuzz.ts";

@@ -3,7 +3,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { inventoryOf } from "../../../src/gpu/nvidia/inventory.ts";
 import { readSmiXml } from "../../../src/gpu/nvidia/xml.ts";
 import { fixture, haveFixtures } from "../../support/fixtures.ts";
