@@ -40,6 +40,14 @@ function ownersView(rig: Rig): Seen {
   return Object.fromEntries(answers);
 }
 
+/** All that the local page and Prometheus are shown. */
+async function pageView(rig: Rig): Promise<Seen> {
+  const { page } = rig.status();
+  const paths = ["", "page.js", "v1/status", "v1/history", "v1/usage-days", "metrics"];
+  const answers = paths.map(async (path) => [`page /${path}`, await (await fetch(`${page}${path}`)).text()] as const);
+  return Object.fromEntries(await Promise.all(answers));
+}
+
 /** The whole of a coordinator's HTTP API. */
 async function operatorsView(url: string, token: string, ids: readonly string[]): Promise<Seen> {
   const paths = ["nodes", "workloads", "events", ...ids.flatMap((id) => [`workloads/${id}`, `workloads/${id}/logs`])];
@@ -143,6 +151,7 @@ describe.runIf(haveEngine)("secrets, with the daemon at its most talkative", () 
       const url = await coordinator.url();
       const rig = things.use(
         new Rig({
+          listen: "127.0.0.1:0",
           url: url.replace("http", "ws"),
           coordinator: `join_token = "${joinToken}", proxy = "http://lender:${proxyPassword}@127.0.0.1:${proxy.port}"`,
           more: `log = { level = "trace" }`,
@@ -242,6 +251,7 @@ describe.runIf(haveEngine)("secrets, with the daemon at its most talkative", () 
       expectClean(canaries, {
         "a support bundle": spawnSync("tar", ["-xzOf", bundle]).stdout.toString("latin1"),
         ...ownersView(rig),
+        ...(await pageView(rig)),
         ...(await operatorsView(url, apiToken, ids)),
         "the daemon's log": rig.log,
         "the coordinator's output": coordinator.output,
@@ -272,7 +282,11 @@ describe.runIf(haveEngine)("secrets, with the daemon at its most talkative", () 
       const image = await pushImage("agent/secrets:1", await smallImage());
       await using hostile = await startEchoingRegistry();
       await using coordinator = await FakeCoordinator.start();
-      await using rig = new Rig({ url: coordinator.url, more: `log = { level = "trace" }` });
+      await using rig = new Rig({
+        url: coordinator.url,
+        listen: "127.0.0.1:0",
+        more: `log = { level = "trace" }`,
+      });
       rig.start();
       const session = await coordinator.next(20_000);
       await session.start();
@@ -320,6 +334,7 @@ describe.runIf(haveEngine)("secrets, with the daemon at its most talkative", () 
         "all frames": JSON.stringify(session.frames),
         "the daemon's log": rig.log,
         ...ownersView(rig),
+        ...(await pageView(rig)),
       });
       expect(canaries.filesIn(join(rig.dir, "state"))).toEqual([]);
     },
