@@ -5,7 +5,7 @@ import type { EventBody } from "../../src/protocol/event.ts";
 import { openDatabase, transaction } from "../../src/store/sqlite.ts";
 import { openStore } from "../../src/store/store.ts";
 import { asDaemon, measuredAsDaemon } from "../lib/as-daemon.ts";
-import { alternating, type Bench } from "../lib/figure.ts";
+import { alternating, type Bench, type Measured } from "../lib/figure.ts";
 
 const ROUNDS = 9;
 /** Events in one commit, as when many workloads move at once. */
@@ -18,11 +18,11 @@ export const events: Bench = {
   figures: [`durable events, ${BATCH} in a commit`, "durable events, one in a commit"],
   quick: true,
   async run() {
-    const measured = async (figure: string, batch: number) => {
+    const measured = async (figure: string, batch: number): Promise<Measured> => {
       const ours = () => asDaemon(import.meta.url, "stored", batch);
       const theirs = () => asDaemon(import.meta.url, "inserted", batch);
       const rounds = await alternating({ rounds: ROUNDS }, ours, theirs);
-      return { figure, unit: "events/s", baseline: "bare SQLite inserts, same pragmas", rounds };
+      return { figure, unit: "events/s", baseline: "bare SQLite inserts, same pragmas", rounds, moreIsBetter: true };
     };
     return [
       { ...(await measured(this.figures[0] ?? "", BATCH)), reach: { ratioAtLeast: 0.7 } },

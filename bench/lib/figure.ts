@@ -20,6 +20,8 @@ export interface Measured {
   baseline?: string;
   rounds: readonly Round[];
   reach?: Reach;
+  /** A rate: a greater ratio is the better one. */
+  moreIsBetter?: true;
   note?: string;
 }
 

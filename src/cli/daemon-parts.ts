@@ -3,3 +3,4 @@ export { runAgent } from "../agent.ts";
 export { withJoinToken } from "../config/join-token.ts";
 export { runDaemon } from "./daemon.ts";
 export { createLog } from "./log.ts";
+export { keepTidy } from "./tidy.ts";

@@ -40,11 +40,12 @@ async function daemon(options: ConfigOptions & Record<string, string | boolean |
   // Read already. The programs the daemon starts need none of them.
   for (const key of KEY_NAMES) if (KEYS[key].kind.secret === true) delete process.env[envNameOf(key)];
   // One file of the bundle with all of it.
-  const { createLog, runAgent, runDaemon, withJoinToken } = await import("./daemon-parts.ts");
+  const { createLog, keepTidy, runAgent, runDaemon, withJoinToken } = await import("./daemon-parts.ts");
   const config = withJoinToken(resolution.config);
   process.title = "gpunode";
   const log = createLog(config.log, process.stdout);
   for (const warning of resolution.warnings) log.warn(warning);
+  using _tidy = keepTidy();
   const code = await runDaemon(runAgent, config, { log, version: gpunodeVersion(), hostDetails: askHostDetails });
   // What is still open now is nothing anybody waits for.
   process.exit(code);
