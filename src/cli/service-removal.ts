@@ -9,7 +9,7 @@ import { unlinkSteps } from "./start-link.ts";
 import { note, run, type Step, systemdRuns } from "./steps.ts";
 
 /** Everything `service install` and the daemon make in their usual places. */
-const FOLDERS = ["/etc/gpunode", "/var/lib/gpunode", "/run/gpunode"];
+const FOLDERS = ["/etc/gpunode", "/var/lib/gpunode", "/run/gpunode", "/var/cache/gpunode", "/root/.cache/gpunode"];
 
 /**
  * The steps back from `installSteps`; nothing is left to do where no unit is there. With `purge` also configuration, state, user and

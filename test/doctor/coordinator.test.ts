@@ -57,7 +57,8 @@ describe("the way to a coordinator", () => {
     const { port } = server.address() as AddressInfo;
     await new Promise((resolve) => server.close(resolve));
     expect(await wayTo(`ws://127.0.0.1:${port}`)).toMatchObject({
-      connection: "failure: 127.0.0.1: nobody listens there (connection refused)",
+      connection:
+        "failure: 127.0.0.1: nobody listens there (connection refused): is the coordinator up, and the port right?",
       protocol: "skipped: it is not reached",
     });
   });
@@ -190,7 +191,8 @@ describe.runIf(spawnSync("openssl", ["version"]).status === 0)("the coordinator'
     const { caFile, cert, key } = certificate({ from: "20200101000000Z", to: "20200201000000Z" });
     const house = await coordinator({ tls: { cert, key } });
     expect(await wayTo(house.url, { ca_file: caFile })).toMatchObject({
-      certificate: "failure: its certificate has expired",
+      certificate:
+        "failure: its certificate has expired: its operator has to renew it, unless this machine's clock is wrong",
       protocol: "skipped: its certificate is no good",
     });
   });
@@ -199,7 +201,7 @@ describe.runIf(spawnSync("openssl", ["version"]).status === 0)("the coordinator'
     const { caFile, cert, key } = certificate();
     const house = await coordinator({ tls: { cert, key } });
     expect(await wayTo(house.url.replace("127.0.0.1", "localhost"), { ca_file: caFile })).toMatchObject({
-      certificate: "failure: its certificate is for another host name",
+      certificate: "failure: its certificate is for another host name: dial a name it is for",
     });
   });
 
