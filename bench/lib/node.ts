@@ -90,7 +90,8 @@ ${options.more ?? ""}
     async connected() {
       const until = performance.now() + PATIENCE_MS;
       while (!(await client.nodes()).some(({ connected, gpus }) => connected && gpus)) {
-        if (performance.now() > until || daemon?.exitCode !== null) throw new Error("the daemon does not connect");
+        if (performance.now() > until || (daemon !== undefined && daemon.exitCode !== null))
+          throw new Error("the daemon does not connect");
         await sleep(20);
       }
     },
