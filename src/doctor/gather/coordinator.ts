@@ -1,11 +1,10 @@
 import { lookup } from "node:dns/promises";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
 import { request } from "node:http";
 import { connect, isIP, type Socket } from "node:net";
 import { type DetailedPeerCertificate, type TLSSocket, connect as tlsConnect } from "node:tls";
 import type { Config } from "../../config/config.ts";
-import { type CoordinatorAddress, coordinatorAddress, dial, proxyUrl } from "../../link/dial.ts";
+import { type CoordinatorAddress, coordinatorAddress, credentials, dial, proxyUrl, whereTo } from "../../link/dial.ts";
 import { dialError } from "../../link/dial-errors.ts";
 import { connectThroughProxy } from "../../link/proxy.ts";
 import type { CertificateFacts, CoordinatorFacts } from "../facts.ts";
@@ -90,17 +89,17 @@ async function step<T extends object>(
   }
 }
 
-async function addressesOf({ url }: CoordinatorAddress): Promise<{ addresses: string[] }> {
-  const host = bare(url.hostname);
+async function addressesOf(address: CoordinatorAddress): Promise<{ addresses: string[] }> {
+  const { host } = whereTo(address);
   if (isIP(host) !== 0) return { addresses: [host] };
-  return { addresses: (await lookup(host, { all: true })).map(({ address }) => address) };
+  return { addresses: (await lookup(host, { all: true })).map((found) => found.address) };
 }
 
-async function reach({ url }: CoordinatorAddress, proxy: URL | undefined, signal: AbortSignal): Promise<Socket> {
-  const port = Number(url.port || (url.protocol === "wss:" ? 443 : 80));
-  if (proxy !== undefined) return await connectThroughProxy(proxy, `${url.hostname}:${port}`, signal);
+async function reach(address: CoordinatorAddress, proxy: URL | undefined, signal: AbortSignal): Promise<Socket> {
+  const { host, port, target } = whereTo(address);
+  if (proxy !== undefined) return await connectThroughProxy(proxy, target, signal);
   // The signal is for getting there, and the socket lives on.
-  const socket = connect({ host: bare(url.hostname), port });
+  const socket = connect({ host, port });
   try {
     await once(socket, "connect", { signal });
   } catch (error) {
@@ -115,25 +114,13 @@ async function reach({ url }: CoordinatorAddress, proxy: URL | undefined, signal
 /** TLS over that socket, whatever the certificate: it is to be looked at. */
 async function secure(
   way: Socket,
-  { url }: CoordinatorAddress,
+  address: CoordinatorAddress,
   options: Config["coordinator"],
   signal: AbortSignal,
 ): Promise<TLSSocket> {
-  const [ca, cert, key] = await Promise.all(
-    [options.caFile, options.certFile, options.keyFile].map(async (path) =>
-      path === undefined ? undefined : await readFile(path, "utf8"),
-    ),
-  );
-  const host = bare(url.hostname);
-  const socket = tlsConnect({
-    socket: way,
-    host,
-    servername: isIP(host) === 0 ? host : "",
-    rejectUnauthorized: false,
-    ...(ca !== undefined && { ca }),
-    ...(cert !== undefined && { cert }),
-    ...(key !== undefined && { key }),
-  });
+  const { host, servername } = whereTo(address);
+  const tls = await credentials(options, signal);
+  const socket = tlsConnect({ ...tls, socket: way, host, servername, rejectUnauthorized: false });
   try {
     await once(socket, "secureConnect", { signal });
   } catch (error) {
@@ -204,9 +191,4 @@ async function speak(
   );
   socket.terminate();
   return { works: true };
-}
-
-/** An IPv6 address stands in brackets in a URL. */
-function bare(hostname: string): string {
-  return hostname.replace(/^\[|\]$/g, "");
 }
