@@ -3,6 +3,7 @@
 //   npm run bench -- --soak 2          the agent's memory after two minutes instead of ten
 //   npm run bench -- --json            rows with every round, on stdout
 //   npm run bench -- --write           puts the table into docs/performance.md and the ratios into bench/recorded.json
+import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -41,7 +42,9 @@ const picked = BENCHES.filter(({ key, onlyByName }) =>
 const left = BENCHES.filter(({ onlyByName }) => positionals.length === 0 && onlyByName === true);
 const began = performance.now();
 const rows: Row[] = [
-  ...(await runBenches(picked, { isQuick: false, soakMinutes, log: (line) => console.error(`# ${line}`) })),
+  ...(picked.length > 1
+    ? picked.flatMap(({ key }) => rowsOfItsOwn(key))
+    : await runBenches(picked, { isQuick: false, soakMinutes, log: (line) => console.error(`# ${line}`) })),
   ...left.flatMap(({ key, figures }) =>
     figures.map((figure) => ({ key, figure, skipped: `runs only by its name: npm run bench -- ${key}` })),
   ),
@@ -55,6 +58,20 @@ if (values.write) {
 }
 // Whatever a bench that broke has left open.
 process.exit();
+
+/**
+ * A bench in a process of its own: what starts programs is slower from one that an earlier bench has made large, and the baselines
+ * most of all.
+ */
+function rowsOfItsOwn(key: string): Row[] {
+  const args = [import.meta.filename, key, "--json", "--soak", values.soak];
+  const { status, stdout } = spawnSync(process.execPath, args, {
+    stdio: ["ignore", "pipe", "inherit"],
+    maxBuffer: 2 ** 26,
+  });
+  if (status !== 0) process.exitCode = 1;
+  return (JSON.parse(stdout.toString()) as { rows: Row[] }).rows;
+}
 
 /** Between its two marks; rows of a part of the benches are not the last table. */
 function writeTable(table: string): void {

@@ -140,7 +140,7 @@ export const shutdown: Bench = {
     await machine.run("groupadd", "--non-unique", "--gid", String(statSync(engine.socket).gid), "docker");
     const smi = "/opt/gpunode/bin/nvidia-smi-sim.js";
     const url = site.coordinatorUrl;
-    const config = `name = "booted"\ncoordinator = { url = "${url}" }\nnvidia = { smi = "${smi}" }\nnetwork = { isolate_lan = false }\nmetrics = { listen = "off" }\npolicy = { allow_root = true }\n`;
+    const config = `name = "booted"\ncoordinator = { url = "${url}" }\nnvidia = { smi = "${smi}" }\nnetwork = { isolate_lan = false }\nmetrics = { listen = "off" }\nlog = { format = "json" }\npolicy = { allow_root = true }\n`;
     await machine.write("/etc/gpunode/config.toml", config);
     const rounds: Round[] = [];
     for (let round = -1; round < SHUTDOWNS; round += 1) {
