@@ -1,5 +1,5 @@
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { readText } from "./read-text.ts";
 
 /** Whom a process belongs to, as its cgroup tells. */
 export type ProcessOwner =
@@ -40,7 +40,7 @@ export function ownerOf(cgroup: string): ProcessOwner | undefined {
 
 /** Whom a running process belongs to; undefined where it is gone or its cgroup names nobody. */
 export function ownerOfProcess(pid: number, procDir = "/proc"): ProcessOwner | undefined {
-  const text = read(join(procDir, String(pid), "cgroup"));
+  const text = readText(join(procDir, String(pid), "cgroup"));
   return text === undefined ? undefined : ownerOf(text);
 }
 
@@ -49,17 +49,9 @@ export function ownerOfProcess(pid: number, procDir = "/proc"): ProcessOwner | u
  * again is another process. undefined where there is no such process.
  */
 export function startTicks(pid: number, procDir = "/proc"): string | undefined {
-  const text = read(join(procDir, String(pid), "stat"));
+  const text = readText(join(procDir, String(pid), "stat"));
   // The name, in parentheses, may hold anything, parentheses and spaces too: the last one closes it.
   const rest = text?.slice(text.lastIndexOf(")") + 1).trim();
   const ticks = rest?.split(" ")[19];
   return ticks !== undefined && /^\d+$/.test(ticks) ? ticks : undefined;
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return undefined;
-  }
 }

@@ -1,7 +1,7 @@
-import { readFileSync } from "node:fs";
 import * as os from "node:os";
 import type { HostInfo } from "../protocol/frames.ts";
 import type { HostDetails } from "./details.ts";
+import { readText } from "./read-text.ts";
 import { diskTotalMiB } from "./sampler.ts";
 
 const MIB = 1024 * 1024;
@@ -21,7 +21,7 @@ export function hostInventory(
   return {
     ...withoutBlanks({
       hostname: os.hostname(),
-      os: distributionOf(readIfThere(osRelease)) ?? os.type(),
+      os: distributionOf(readText(osRelease) ?? "") ?? os.type(),
       kernel: os.release(),
       cpuModel: modelOf(cpus[0]?.model),
     }),
@@ -49,14 +49,6 @@ function modelOf(text: string | undefined): string | undefined {
   const model = (text ?? "").replace(/\((R|TM)\)/gi, "").replace(/\s+/g, " ");
   // Node's word for a CPU whose kernel tells no name.
   return model.trim() === "unknown" ? undefined : model.trim() || undefined;
-}
-
-function readIfThere(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return "";
-  }
 }
 
 /** Without those that say nothing. */

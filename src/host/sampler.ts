@@ -1,4 +1,4 @@
-import { readFileSync, statfsSync } from "node:fs";
+import { statfsSync } from "node:fs";
 import { join } from "node:path";
 import type { HostTelemetry } from "../protocol/frames.ts";
 import {
@@ -10,6 +10,7 @@ import {
   parseNetDev,
   parsePressureSome10,
 } from "./proc.ts";
+import { readText } from "./read-text.ts";
 
 const MIB = 1024 * 1024;
 
@@ -82,9 +83,9 @@ export function diskTotalMiB(path: string): number | undefined {
  * started; "" where it does not say that either.
  */
 export function bootId(procDir = "/proc"): string {
-  const id = read(join(procDir, "sys/kernel/random/boot_id"))?.trim();
+  const id = readText(join(procDir, "sys/kernel/random/boot_id"))?.trim();
   if (id !== undefined && /^[0-9a-f-]{36}$/i.test(id)) return id;
-  const bootedAt = /^btime (\d+)$/m.exec(read(join(procDir, "stat")) ?? "")?.[1];
+  const bootedAt = /^btime (\d+)$/m.exec(readText(join(procDir, "stat")) ?? "")?.[1];
   return bootedAt === undefined ? "" : `btime-${bootedAt}`;
 }
 
@@ -102,14 +103,6 @@ function memoryTelemetry({ totalMiB, availableMiB }: Meminfo): HostTelemetry {
 }
 
 function parse<T>(parser: (text: string) => T | undefined, path: string): T | undefined {
-  const text = read(path);
+  const text = readText(path);
   return text === undefined ? undefined : parser(text);
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return undefined;
-  }
 }

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readText } from "./read-text.ts";
 
 /** The network device that leads out, and the largest packet it carries, in bytes. */
 export interface Uplink {
@@ -31,12 +31,4 @@ export function uplink(read: (path: string) => string | undefined = readText): U
 export function mtuOf(device: string, read: (path: string) => string | undefined = readText): number | undefined {
   const mtu = Number(read(`/sys/class/net/${device}/mtu`));
   return Number.isInteger(mtu) && mtu > 0 ? mtu : undefined;
-}
-
-function readText(path: string): string | undefined {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return undefined;
-  }
 }

@@ -13,10 +13,8 @@ export function isLoopback(address: string): boolean {
  * port of loopback to can be reached by every page the owner looks at, and by every name that is made to point there. Undefined
  * where nothing speaks against it.
  */
-export function refuteRequest(headers: IncomingHttpHeaders): string | undefined {
-  const { host = "", origin } = headers;
-  const site = headers["sec-fetch-site"];
-  if (!LOOPBACK.test(host)) return `the Host header is "${host.slice(0, 100)}": only localhost is answered`;
+export function refuteRequest({ host = "", origin, "sec-fetch-site": site }: IncomingHttpHeaders): string | undefined {
+  if (!LOOPBACK.test(host)) return otherHost(host);
   if (origin !== undefined) return `requests from pages (of ${origin.slice(0, 100)}) are not answered`;
   // "none" is what the owner typed into the address bar.
   if (site !== undefined && site !== "none") return "requests from pages are not answered";
@@ -28,15 +26,17 @@ export function refuteRequest(headers: IncomingHttpHeaders): string | undefined 
  * is asked for is meant for other machines, which call this one by names we do not know.
  */
 export function refutePageRequest(
-  headers: IncomingHttpHeaders,
+  { host = "", origin, "sec-fetch-site": site }: IncomingHttpHeaders,
   { anyHost = false }: { anyHost?: boolean } = {},
 ): string | undefined {
-  const { host = "", origin } = headers;
-  const site = headers["sec-fetch-site"];
-  if (!anyHost && !LOOPBACK.test(host)) return `the Host header is "${host.slice(0, 100)}": only localhost is answered`;
+  if (!anyHost && !LOOPBACK.test(host)) return otherHost(host);
   if (origin !== undefined && origin !== `http://${host}`)
     return `requests from other pages (of ${origin.slice(0, 100)}) are not answered`;
   if (site !== undefined && site !== "none" && site !== "same-origin")
     return "requests from other pages are not answered";
   return undefined;
+}
+
+function otherHost(host: string): string {
+  return `the Host header is "${host.slice(0, 100)}": only localhost is answered`;
 }
