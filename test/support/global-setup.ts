@@ -31,11 +31,15 @@ declare module "vitest" {
   }
 }
 
+/** What Node's `getColorDepth()` goes by besides the terminal: the programs under test shall print the same wherever the suite runs. */
+const BENDS_COLOURS = ["CI", "FORCE_COLOR", "NO_COLOR", "NODE_DISABLE_COLORS"];
+
 /**
  * One Docker engine and one registry for the whole run. `GPUNODE_TEST_ENGINE=off` does without (unit tests alone),
  * `GPUNODE_TEST_ENGINE=user` takes the engine that is there, also as root.
  */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  for (const name of BENDS_COLOURS) delete process.env[name];
   const wish = process.env.GPUNODE_TEST_ENGINE ?? "";
   if (wish === "off") {
     project.provide("testbed", { engine: "none", broken: false, reason: "GPUNODE_TEST_ENGINE=off" });
