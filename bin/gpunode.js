@@ -6,9 +6,21 @@ import { createRequire } from "node:module";
 const require = createRequire(import.meta.url);
 const { existsSync } = require("node:fs");
 const { dirname, join } = require("node:path");
-const { fileURLToPath } = require("node:url");
+const { fileURLToPath, pathToFileURL } = require("node:url");
 
 const NEEDED = 24;
+/** Modules of Node's that the daemon takes anyway. Under its V8 flags the compiled code of them that Node brings along would be refused. */
+const OF_THE_DAEMON = [
+  "child_process",
+  "crypto",
+  "fs/promises",
+  "http",
+  "os",
+  "readline",
+  "sqlite",
+  "stream/consumers",
+  "timers/promises",
+];
 const self = fileURLToPath(import.meta.url);
 const root = dirname(dirname(self));
 
@@ -16,14 +28,15 @@ if (Number(process.versions.node.split(".")[0]) >= NEEDED) await start();
 else runOnNewerNode();
 
 async function start() {
-  const entry = join(root, "dist/gpunode.js");
+  const isDaemon = process.argv[2] === "run";
+  const entry = join(root, "dist", isDaemon ? "daemon.js" : "gpunode.js");
   if (!existsSync(entry)) {
     fail(`${entry} is not there: run "npm run build" in ${root}.`);
     return;
   }
-  if (process.argv[2] === "run") staySmall();
+  if (isDaemon) staySmall();
   enableCompileCache();
-  await import("../dist/gpunode.js");
+  await import(pathToFileURL(entry));
 }
 
 /**
@@ -37,6 +50,7 @@ async function start() {
  * not taken (docs/performance.md has the figures).
  */
 function staySmall() {
+  for (const name of OF_THE_DAEMON) require(`node:${name}`);
   const { setFlagsFromString } = require("node:v8");
   for (const flag of ["--no-opt", "--no-maglev", "--semi-space-growth-factor=1"]) setFlagsFromString(flag);
 }

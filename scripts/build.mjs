@@ -1,5 +1,5 @@
-// Bundles the two commands: dist/gpunode.js and dist/nvidia-smi-sim.js, with what is loaded late in chunks of its own; and dist/page,
-// what a browser is given.
+// Bundles the commands: dist/gpunode.js and dist/nvidia-smi-sim.js, with what is loaded late in chunks of its own; dist/daemon.js, all of
+// "gpunode run"; and dist/page, what a browser is given.
 // node scripts/build.mjs [folder instead of dist]
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { isBuiltin } from "node:module";
@@ -58,40 +58,60 @@ const leaveOut = {
 const BANNER =
   'import { createRequire as createRequireOfBundle } from "node:module"; const require = createRequireOfBundle(import.meta.url);';
 
+/** For every bundle. */
+const OPTIONS = {
+  absWorkingDir: root,
+  write: false,
+  metafile: true,
+  bundle: true,
+  format: "esm",
+  platform: "node",
+  target: "node24",
+  sourcemap: "linked",
+  sourcesContent: false,
+  // Names stay, and lines stay short: a stack trace can be read without the source map. Without comments the text is ASCII,
+  // and V8, which keeps it for as long as the program runs, needs half the memory for it.
+  minifySyntax: true,
+  minifyWhitespace: true,
+  lineLimit: 120,
+  banner: { js: BANNER },
+  logLevel: "warning",
+};
+
+/** The daemon is a bundle of its own, beside the commands'. */
+const daemonApart = {
+  name: "daemon-apart",
+  setup({ onResolve }) {
+    onResolve({ filter: /\/daemon-main\.ts$/ }, ({ kind }) =>
+      kind === "dynamic-import" ? { path: "./daemon.js", external: true } : undefined,
+    );
+  },
+};
+
 /**
- * Bundles both commands as for `outdir`, in memory. `version` is the one they then tell. Returns the files with their paths there, and
- * esbuild's account of what went into what.
+ * Bundles all of it as for `outdir`, in memory: the commands, with what they load late in chunks of their own; and the daemon in one
+ * file, for each file of a program costs its start a millisecond. `version` is the one they then tell. Returns the files with their
+ * paths there, and esbuild's account of what went into what.
  */
 export async function bundle({ outdir, version }) {
-  const { outputFiles, metafile } = await build({
-    absWorkingDir: root,
-    entryPoints: { gpunode: "src/cli/main.ts", "nvidia-smi-sim": "src/gpu/simulator/main.ts" },
-    outdir,
-    write: false,
-    metafile: true,
-    chunkNames: "chunks/[name]-[hash]",
-    bundle: true,
-    splitting: true,
-    format: "esm",
-    platform: "node",
-    target: "node24",
-    sourcemap: "linked",
-    sourcesContent: false,
-    // Names stay, and lines stay short: a stack trace can be read without the source map. Without comments the text is ASCII,
-    // and V8, which keeps it for as long as the program runs, needs half the memory for it.
-    minifySyntax: true,
-    minifyWhitespace: true,
-    lineLimit: 120,
-    define: { GPUNODE_VERSION: JSON.stringify(version) },
-    banner: { js: BANNER },
-    plugins: [leaveOut],
-    logLevel: "warning",
-  });
-  const files = outputFiles.map(({ path, text }) => ({
-    path,
-    text: path.endsWith(".js") ? withBuiltinsTaken(path, text) : text,
-  }));
-  return { files, metafile };
+  const options = { ...OPTIONS, outdir, define: { GPUNODE_VERSION: JSON.stringify(version) } };
+  const built = await Promise.all([
+    build({
+      ...options,
+      entryPoints: { gpunode: "src/cli/main.ts", "nvidia-smi-sim": "src/gpu/simulator/main.ts" },
+      splitting: true,
+      chunkNames: "chunks/[name]-[hash]",
+      plugins: [leaveOut, daemonApart],
+    }),
+    build({ ...options, entryPoints: { daemon: "src/cli/daemon-main.ts" }, plugins: [leaveOut] }),
+  ]);
+  const files = built
+    .flatMap(({ outputFiles }) => outputFiles)
+    .map(({ path, text }) => ({
+      path,
+      text: path.endsWith(".js") ? withBuiltinsTaken(path, text) : text,
+    }));
+  return { files, outputs: Object.assign({}, ...built.map(({ metafile }) => metafile.outputs)) };
 }
 
 if (import.meta.main) {

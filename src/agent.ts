@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import { executor } from "./agent/commands.ts";
 import { coordinatorLink } from "./agent/coordinator-link.ts";
@@ -72,6 +73,8 @@ export interface AgentOptions {
 
 /** So old the time of the last word from the coordinator may be on disk, after a crash. */
 const HEARD_SAVE_MS = 10_000;
+/** What the machine is called has time, and finding it out takes a process: the GPUs are advertised before. */
+const HOST_DETAILS_AFTER_MS = 1_000;
 /** The coordinator is given so long to take the last event. */
 const LAST_WORD_MS = 500;
 
@@ -143,6 +146,19 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   let onRead = () => {};
   let onEngine = changed;
   let host = hostInventory({ diskPath: config.stateDir });
+  // Before the GPUs: while they are asked, the kernel's log is read.
+  const health = rooms.use(
+    new NodeHealth({
+      config,
+      store,
+      engine,
+      gpus: () => gpuWatch,
+      supervisor: () => supervisor,
+      memory: healthMemory(store),
+      changed,
+      log,
+    }),
+  );
   const [gpuWatch, engineWatch] = await Promise.all([
     watchGpus(smi, {
       onChange: changed,
@@ -248,9 +264,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       log,
     }),
   );
-  const health: NodeHealth = rooms.use(
-    new NodeHealth({ config, store, engine, gpus: gpuWatch, supervisor, memory: healthMemory(store), changed, log }),
-  );
+  // Once more: it is to end before the work it could take off.
+  rooms.use(health);
   telemetry.collector.onSample((sample) => history.sampled(sample));
   // Its runners are there at once; what is left is to ask the engine for strays.
   const restored = supervisor.restore();
@@ -352,8 +367,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   );
   problems = rooms.use(problemLog(view.problems, { log, told }));
   onReady();
-  const asking = options
-    .hostDetails?.(signal)
+  const asking = sleep(HOST_DETAILS_AFTER_MS, undefined, { signal })
+    .then(() => options.hostDetails?.(signal))
     .then((details) => {
       host = { ...host, ...details };
       changed();

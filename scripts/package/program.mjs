@@ -17,7 +17,7 @@ export async function program(root, version) {
     ...commands.files.map(({ path, text }) => ({ path: relative(dist, path), contents: text })),
     ...page.outputFiles.map(({ path, contents }) => ({ path: relative(dist, path), contents })),
   ];
-  const outputs = { ...commands.metafile.outputs, ...page.metafile.outputs };
+  const outputs = { ...commands.outputs, ...page.metafile.outputs };
   return { root, version, files, packages: bundledPackages(root, { outputs }) };
 }
 

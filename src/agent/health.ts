@@ -21,8 +21,9 @@ export interface NodeHealthDoors {
   config: Config;
   store: Store;
   engine: Engine;
-  gpus: Pick<GpuWatch, "inventory">;
-  supervisor: Supervisor;
+  /** Not asked for anything before `start`; nor is the supervisor. */
+  gpus: () => Pick<GpuWatch, "inventory">;
+  supervisor: () => Supervisor;
   memory: JudgeOptions["memory"];
   /** What is advertised has changed. */
   changed(): void;
@@ -44,30 +45,29 @@ export class NodeHealth implements AsyncDisposable {
   /** Of the kernel's log since the start. */
   readonly #xids = new XidTally();
   readonly #stop = new AbortController();
+  readonly #kernel: Promise<void>;
+  /** Resolves when what the kernel's log held is known. */
+  readonly #caughtUp = Promise.withResolvers<void>();
   #access: GpuAccessWatch | undefined;
-  #kernel: Promise<void> | undefined;
   #kernelProblem: Problem | undefined;
   #isCaughtUp = false;
 
+  /** Begins to read the kernel's log. */
   constructor(doors: NodeHealthDoors) {
     this.#doors = doors;
     this.#judge = new HealthJudge({ now: Date.now, memory: doors.memory });
+    this.#kernel = this.#followKernel(doors.config.nvidia.kernelLog, this.#caughtUp.resolve);
   }
 
-  /**
-   * Begins to listen to the kernel and to look into containers. Resolves when what the kernel's log held is known: before that no
-   * GPU is told to be well.
-   */
+  /** Begins to look into containers. Resolves when what the kernel's log held is known: before that no GPU is told to be well. */
   async start(): Promise<void> {
-    const { config, engine, gpus } = this.#doors;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const patience = setTimeout(resolve, CAUGHT_UP_MS);
-    this.#kernel = this.#followKernel(config.nvidia.kernelLog, resolve);
+    const { engine } = this.#doors;
+    const patience = setTimeout(this.#caughtUp.resolve, CAUGHT_UP_MS);
     this.#access = new GpuAccessWatch({
       engine,
       running: () => this.#withGpus(),
       hostSees: (uuid) => {
-        const { inventory } = gpus;
+        const { inventory } = this.#doors.gpus();
         return inventory.failed === undefined && inventory.gpus.some((gpu) => holds(gpu, uuid));
       },
       onLost: (workload, lost) => this.#accessLost(workload, lost),
@@ -76,14 +76,14 @@ export class NodeHealth implements AsyncDisposable {
         this.#settle();
       },
     });
-    await promise;
+    await this.#caughtUp.promise;
     clearTimeout(patience);
     this.#isCaughtUp = true;
   }
 
   /** A full read is over. */
   read(): void {
-    this.#judge.read(this.#doors.gpus.inventory);
+    this.#judge.read(this.#doors.gpus().inventory);
     this.#settle();
   }
 
@@ -93,17 +93,17 @@ export class NodeHealth implements AsyncDisposable {
 
   /** The GPUs with their health, and whether they may be given out. */
   gpus(): Gpu[] {
-    return this.#judge.gpus(this.#doors.gpus.inventory.gpus);
+    return this.#judge.gpus(this.#doors.gpus().inventory.gpus);
   }
 
   /** Faults the kernel has logged since the start; undefined where its log cannot be read. */
   xids(): XidCount[] | undefined {
-    return this.#kernelProblem === undefined ? this.#xids.of(this.#doors.gpus.inventory.gpus) : undefined;
+    return this.#kernelProblem === undefined ? this.#xids.of(this.#doors.gpus().inventory.gpus) : undefined;
   }
 
   /** What keeps the node from telling all of its GPUs, or from having any. */
   problems(): Problem[] {
-    const { problems, gpus } = this.#doors.gpus.inventory;
+    const { problems, gpus } = this.#doors.gpus().inventory;
     const told = gpus.length === 0 ? whyNoGpu(problems, nvidiaBoards()) : problems;
     return this.#kernelProblem === undefined || gpus.length === 0 ? told : [...told, this.#kernelProblem];
   }
@@ -168,8 +168,8 @@ export class NodeHealth implements AsyncDisposable {
   }
 
   #takeOff(uuid: string, message: string, atMs: number): void {
-    const { supervisor } = this.#doors;
-    const board = this.#doors.gpus.inventory.gpus.find((gpu) => gpu.uuid === uuid);
+    const supervisor = this.#doors.supervisor();
+    const board = this.#doors.gpus().inventory.gpus.find((gpu) => gpu.uuid === uuid);
     const hit = supervisor.records().filter(
       ({ state, gpus, acceptedAt }) =>
         !isTerminal(state) &&
@@ -181,7 +181,8 @@ export class NodeHealth implements AsyncDisposable {
   }
 
   #accessLost({ id, containerId, gpus: uuids }: ContainerWithGpus, lost: readonly string[]): void {
-    const { store, supervisor } = this.#doors;
+    const { store } = this.#doors;
+    const supervisor = this.#doors.supervisor();
     const message = `the container of ${id} no longer sees ${lost.length === 1 ? "its GPU" : `${lost.length} of its GPUs`}, the machine does (as after "systemctl daemon-reload"): start the workload anew`;
     for (const gpu of this.#boardsOf(uuids))
       this.#judge.outside(gpu.uuid, containerId, { code: "gpu_access_lost", message });
@@ -195,11 +196,12 @@ export class NodeHealth implements AsyncDisposable {
   }
 
   #boardsOf(uuids: readonly string[]): Gpu[] {
-    return this.#doors.gpus.inventory.gpus.filter((gpu) => uuids.some((uuid) => holds(gpu, uuid)));
+    return this.#doors.gpus().inventory.gpus.filter((gpu) => uuids.some((uuid) => holds(gpu, uuid)));
   }
 
   #withGpus(): ContainerWithGpus[] {
-    return this.#doors.supervisor
+    return this.#doors
+      .supervisor()
       .records()
       .flatMap(({ id, containerId, gpus, state }) =>
         state === "running" && containerId !== undefined && gpus.length > 0 ? [{ id, containerId, gpus }] : [],

@@ -2,5 +2,6 @@
 export { runAgent } from "../agent.ts";
 export { withJoinToken } from "../config/join-token.ts";
 export { runDaemon } from "./daemon.ts";
+export { askHostDetails } from "./host-details.ts";
 export { createLog } from "./log.ts";
 export { keepTidy } from "./tidy.ts";

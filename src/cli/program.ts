@@ -1,4 +1,5 @@
-import { Command } from "commander";
+import type { Command } from "commander";
+import { emptyProgram } from "./command-line.ts";
 import { registerCompletion, registerWords } from "./completion.ts";
 import { registerConfig } from "./config.ts";
 import { registerCoordinator } from "./coordinator.ts";
@@ -7,9 +8,8 @@ import { registerDoctor } from "./doctor.ts";
 import { registerDrain } from "./drain.ts";
 import { registerEnroll } from "./enroll.ts";
 import { registerGpus } from "./gpus.ts";
-import { registerHostDetails } from "./host-details.ts";
+import { registerHostDetails } from "./host-details-command.ts";
 import { registerLogs } from "./logs.ts";
-import { exitCodesInWords } from "./outcome.ts";
 import { registerReclaim } from "./reclaim.ts";
 import { registerResume } from "./resume.ts";
 import { registerRun } from "./run.ts";
@@ -18,21 +18,12 @@ import { registerService } from "./service.ts";
 import { registerStatus } from "./status.ts";
 import { registerSupportBundle } from "./support-bundle.ts";
 import { registerUsage } from "./usage.ts";
-import { gpunodeVersion } from "./version.ts";
 import { registerWorkloads } from "./workloads.ts";
 
-/** All commands there are, with their options; nothing runs before it is parsed. */
-export function gpunodeProgram(): Command {
-  const program = new Command("gpunode")
-    .description("Lend this machine's GPUs to a coordinator, and take them back at any moment.")
-    .version(gpunodeVersion(), "-V, --version")
-    .showHelpAfterError('Run "gpunode --help" to see what there is.')
-    .exitOverride()
-    .addHelpText(
-      "after",
-      `\nExit codes: ${exitCodesInWords()}.\nConfiguration: /etc/gpunode/config.toml, or --config FILE.`,
-    );
-  registerRun(program);
+/** All commands there are, with their options; nothing runs before it is parsed. `daemon` goes on as the daemon, where that is asked for. */
+export function gpunodeProgram(daemon: () => Promise<unknown>): Command {
+  const program = emptyProgram();
+  registerRun(program, daemon);
   registerStatus(program);
   registerGpus(program);
   registerWorkloads(program);

@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { StringDecoder } from "node:string_decoder";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 
 /** A message of the kernel. */
 export interface KernelMessage {
@@ -31,8 +31,8 @@ const REOPEN_MS = 60_000;
 const BLOCK_BYTES = 64 * 1024;
 /** A line longer than this is cut: nothing the driver says is. */
 const LINE_MAX = 8 * 1024;
-/** So many records are read before others get their turn. */
-const RECORDS_AT_ONCE = 200;
+/** A record of the device is no longer than 8 KiB (CONSOLE_EXT_LOG_MAX), and not given to who has no room for it. */
+const RECORD_MAX = 16 * 1024;
 
 /**
  * The kernel's messages, those of this boot that it still holds first. Never throws; ends with the signal, and no timer or descriptor
@@ -71,7 +71,7 @@ type Reading = KernelLogOptions & { pollMs: number; caughtUp(): void; isCaughtUp
 
 /**
  * `/dev/kmsg` (Documentation/ABI/testing/dev-kmsg): one record a read, `priority,sequence,microseconds,flags;text`, further lines of it
- * begin with a space. EAGAIN: nothing new. EPIPE: records were overwritten before they were read.
+ * begin with a space.
  */
 async function* deviceRecords(fd: number, options: Reading): AsyncGenerator<KernelMessage> {
   const {
@@ -82,34 +82,45 @@ async function* deviceRecords(fd: number, options: Reading): AsyncGenerator<Kern
     monotonic = () => Number(process.hrtime.bigint() / 1000n) / 1000,
   } = options;
   const block = Buffer.alloc(BLOCK_BYTES);
-  let sinceBreath = 0;
+  const isWanted = (bytes: Buffer) => mentioning === undefined || mentioning.some((word) => bytes.includes(word));
   while (!signal.aborted) {
-    let bytes: number;
+    const { ends, isAll } = readRecords(fd, block);
+    let start = 0;
+    // All at once first: most of them hold nothing for us, and there may be thousands.
+    for (const end of isWanted(block.subarray(0, ends.at(-1) ?? 0)) ? ends : []) {
+      const record = block.subarray(start, end);
+      start = end;
+      if (!isWanted(record)) continue;
+      const [, microseconds, text] = /^\d+,\d+,(\d+)[^;]*;([^\n]*)/.exec(record.toString("utf8")) ?? [];
+      if (microseconds !== undefined && text !== undefined) {
+        yield { atMs: Math.round(now() - (monotonic() - Number(microseconds) / 1000)), text };
+      }
+    }
+    if (isAll) {
+      options.caughtUp();
+      await pause(pollMs, signal);
+    } else await nextTurn();
+  }
+}
+
+/** Reads records into `block`, one behind the other, as many as fit. Returns where each ends, and whether these are all for now. */
+function readRecords(fd: number, block: Buffer): { ends: number[]; isAll: boolean } {
+  const ends: number[] = [];
+  let at = 0;
+  while (at + RECORD_MAX <= block.length) {
     try {
-      bytes = readSync(fd, block);
+      const bytes = readSync(fd, block, at, block.length - at, null);
+      if (bytes === 0) return { ends, isAll: true };
+      at += bytes;
+      ends.push(at);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      if (code === "EPIPE") continue;
-      if (code !== "EAGAIN") throw error;
-      options.caughtUp();
-      sinceBreath = 0;
-      await pause(pollMs, signal);
-      continue;
-    }
-    if (bytes === 0) {
-      options.caughtUp();
-      await pause(pollMs, signal);
-      continue;
-    }
-    sinceBreath += 1;
-    if (sinceBreath % RECORDS_AT_ONCE === 0) await pause(0, signal);
-    const record = block.subarray(0, bytes);
-    if (mentioning !== undefined && !mentioning.some((word) => record.includes(word))) continue;
-    const [, microseconds, text] = /^\d+,\d+,(\d+)[^;]*;([^\n]*)/.exec(record.toString("utf8")) ?? [];
-    if (microseconds !== undefined && text !== undefined) {
-      yield { atMs: Math.round(now() - (monotonic() - Number(microseconds) / 1000)), text };
+      if (code === "EAGAIN") return { ends, isAll: true };
+      // Records were overwritten before they were read; the next read goes on behind them.
+      if (code !== "EPIPE") throw error;
     }
   }
+  return { ends, isAll: false };
 }
 
 /** Whole lines of a file that grows; one that was cut short is read from its beginning again. */

@@ -12,7 +12,7 @@ import { SHELLS } from "./shells.ts";
  * nothing else is new.
  */
 export function commandFiles(before: (name: string) => string | undefined): [string, string][] {
-  const gpunode = commandsOf(gpunodeProgram());
+  const gpunode = commandsOf(gpunodeProgram(async () => undefined));
   const head = { date: pageDate(new Date()), version: gpunodeVersion() };
   const pages: [string, string][] = [
     ["man/gpunode.1", commandPage(gpunode, head)],
