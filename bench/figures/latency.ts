@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Telemetry } from "../../src/protocol/frames.ts";
+import { Telemetry } from "../../src/protocol/agent-frames.ts";
 import { startEcho } from "../lib/echo.ts";
 import { type Bench, quantile, type Round } from "../lib/figure.ts";
 import { onFrames } from "../lib/frames.ts";

@@ -1,5 +1,7 @@
 import type * as z from "zod";
-import { AgentFrame, CoordinatorFrame, ErrorFrame } from "../../src/protocol/frames.ts";
+import { AgentFrame } from "../../src/protocol/agent-frames.ts";
+import { CoordinatorFrame } from "../../src/protocol/coordinator-frames.ts";
+import { ErrorFrame } from "../../src/protocol/error-frame.ts";
 import { MAX_FRAME_BYTES } from "../../src/protocol/limits.ts";
 import { check, parseFrame } from "../../src/protocol/parse.ts";
 import { Workload } from "../../src/protocol/workload.ts";

@@ -18,7 +18,7 @@ import { azureNotices } from "../../src/preemption/cloud/azure.ts";
 import { detectCloud } from "../../src/preemption/cloud/detect.ts";
 import { gcpNotices } from "../../src/preemption/cloud/gcp.ts";
 import type { Answer, CloudNotices, MetadataClient } from "../../src/preemption/cloud/metadata.ts";
-import { HostTelemetry } from "../../src/protocol/frames.ts";
+import { HostTelemetry } from "../../src/protocol/agent-frames.ts";
 import { recorded } from "../corpus.ts";
 import type { Draw } from "../draw.ts";
 import { hostileText, mutated, mutatedLines, mutatedText } from "../hostile.ts";

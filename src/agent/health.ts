@@ -5,7 +5,7 @@ import { type XidCount, XidTally } from "../gpu/nvidia/xid-tally.ts";
 import { nvidiaBoards, whyNoGpu } from "../gpu/pci-presence.ts";
 import type { GpuWatch } from "../gpu/watch.ts";
 import { kernelMessages } from "../host/kernel-log.ts";
-import type { Problem } from "../protocol/frames.ts";
+import type { Problem } from "../protocol/agent-frames.ts";
 import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
 import type { Store } from "../store/store.ts";
 import { type ContainerWithGpus, GpuAccessWatch } from "../workload/gpu-access.ts";

@@ -4,7 +4,7 @@ import { createDockerEngine } from "../engine/docker.ts";
 import { uplink } from "../host/uplink.ts";
 import type { Isolation } from "../isolation/isolation.ts";
 import type { Networks } from "../isolation/needs.ts";
-import type { Problem } from "../protocol/frames.ts";
+import type { Problem } from "../protocol/agent-frames.ts";
 import { containerName } from "../workload/record.ts";
 import type { Runner } from "../workload/runner.ts";
 

@@ -1,5 +1,5 @@
 import type { Config } from "../config/config.ts";
-import type { EngineInfo, PolicyInfo } from "../protocol/frames.ts";
+import type { EngineInfo, PolicyInfo } from "../protocol/agent-frames.ts";
 import type { Policy } from "../workload/admit.ts";
 import { mapsRoot } from "../workload/engine-demands.ts";
 

@@ -9,9 +9,9 @@ import { type HostPressure, relieveHostPressure } from "../preemption/host-press
 import { createOwner, type Owner } from "../preemption/owner.ts";
 import { Register } from "../preemption/register.ts";
 import { watchSchedule } from "../preemption/schedule.ts";
+import type { Hold } from "../protocol/agent-frames.ts";
 import { GpunodeError } from "../protocol/errors.ts";
 import type { EventBody, PressureEvent } from "../protocol/event.ts";
-import type { Hold } from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Store } from "../store/store.ts";
 import { pendingNotice } from "../workload/record.ts";

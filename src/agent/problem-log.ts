@@ -1,5 +1,5 @@
 import type { Logger } from "pino";
-import type { Problem } from "../protocol/frames.ts";
+import type { Problem } from "../protocol/agent-frames.ts";
 
 export interface ProblemLog extends Disposable {
   /** Something on the node has changed: its problems are looked at soon, once for all that changes until then. */

@@ -3,8 +3,8 @@ import type { Identity } from "../link/identity.ts";
 import type { Link } from "../link/link.ts";
 import type { LinkStatus } from "../link/needs.ts";
 import type { RotatedKey } from "../local/server.ts";
+import type { Problem } from "../protocol/agent-frames.ts";
 import { GpunodeError } from "../protocol/errors.ts";
-import type { Problem } from "../protocol/frames.ts";
 
 /** A coordinator that is there answers within a moment; the one who asked shall not wait for one that is not. */
 const ANSWER_WITHIN_MS = 7000;

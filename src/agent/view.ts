@@ -5,7 +5,7 @@ import type { Link } from "../link/link.ts";
 import { describe } from "../local/describe.ts";
 import type { Listener } from "../local/listener.ts";
 import type { Snapshot } from "../local/snapshot.ts";
-import type { HostInfo, Problem } from "../protocol/frames.ts";
+import type { HostInfo, Problem } from "../protocol/agent-frames.ts";
 import type { Store } from "../store/store.ts";
 import { type Advertisement, advertisement, withHolders } from "../telemetry/advertisement.ts";
 import type { ReliabilityRecord } from "../telemetry/reliability.ts";

@@ -1,11 +1,17 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
-import { HostInfo } from "../protocol/frames.ts";
+import * as z from "zod";
+import type { HostInfo } from "../protocol/agent-frames.ts";
 import { HOST_DETAILS } from "./host-details-command.ts";
 
 /** systeminformation starts processes of its own; where one of them hangs, the machine is told without its answers. */
 const TIMEOUT_MS = 10_000;
 const MOST_BYTES = 64 * 1024;
+const Details = z.object({
+  os: z.string().exactOptional(),
+  kernel: z.string().exactOptional(),
+  cpuModel: z.string().exactOptional(),
+});
 
 /** What systeminformation tells of this machine, asked in a process that ends with `signal`. Rejects where it does not answer. */
 export async function askHostDetails(signal: AbortSignal): Promise<Pick<HostInfo, "os" | "kernel" | "cpuModel">> {
@@ -15,5 +21,5 @@ export async function askHostDetails(signal: AbortSignal): Promise<Pick<HostInfo
     killSignal: "SIGKILL",
     maxBuffer: MOST_BYTES,
   });
-  return HostInfo.pick({ os: true, kernel: true, cpuModel: true }).parse(JSON.parse(stdout));
+  return Details.parse(JSON.parse(stdout));
 }

@@ -1,4 +1,4 @@
-import type { Advertise } from "../protocol/frames.ts";
+import type { Advertise } from "../protocol/agent-frames.ts";
 import type { Candidate, Placed } from "./match.ts";
 import type { WorkloadRecord } from "./workload-table.ts";
 

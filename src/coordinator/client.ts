@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
-import type { Telemetry } from "../protocol/frames.ts";
+import type { Telemetry } from "../protocol/agent-frames.ts";
 import type { MadeToken } from "./join-tokens.ts";
 import type { Submission } from "./schedule.ts";
 import { isEnd } from "./states.ts";

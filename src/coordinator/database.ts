@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { DatabaseSync } from "node:sqlite";
 import * as z from "zod";
-import { Advertise, type Hello } from "../protocol/frames.ts";
+import { Advertise, type Hello } from "../protocol/agent-frames.ts";
 import { nodeIdOf } from "../protocol/identity.ts";
 import { openDatabase, transaction } from "../store/sqlite.ts";
 import type { Hindrance } from "./handshake.ts";

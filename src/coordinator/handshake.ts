@@ -1,5 +1,5 @@
 import type { KeyObject } from "node:crypto";
-import type { Hello } from "../protocol/frames.ts";
+import type { Hello } from "../protocol/agent-frames.ts";
 import {
   helloBytes,
   nodeIdOf,

@@ -1,4 +1,4 @@
-import type { Log as LogFrame } from "../protocol/frames.ts";
+import type { Log as LogFrame } from "../protocol/agent-frames.ts";
 
 /** More than this many bytes wait for the reader: the node is asked to wait too. */
 export const HIGH_WATER_BYTES = 1024 * 1024;

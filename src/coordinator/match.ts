@@ -1,7 +1,7 @@
 import { choose } from "../placement/choose.ts";
 import { compareNumbers, misfit, type Unit, unitsOf } from "../placement/unit.ts";
 import type { Holder } from "../placement/victims.ts";
-import type { Advertise } from "../protocol/frames.ts";
+import type { Advertise } from "../protocol/agent-frames.ts";
 import type { GpuRequest, Resources } from "../protocol/workload.ts";
 import { steadiness } from "./steadiness.ts";
 

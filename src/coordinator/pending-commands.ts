@@ -1,5 +1,5 @@
 import type * as z from "zod";
-import type { Reply, ReplyError } from "../protocol/frames.ts";
+import type { Reply, ReplyError } from "../protocol/agent-frames.ts";
 import type { CommandAnswer, CommandBody } from "./session-doors.ts";
 
 export const GONE: ReplyError = { code: "internal", message: "the node is not connected" };

@@ -1,4 +1,4 @@
-import type { Advertise } from "../protocol/frames.ts";
+import type { Advertise } from "../protocol/agent-frames.ts";
 import type { Session } from "./session.ts";
 
 /** What nodes have refused. Such a node is not asked again until it advertises anew. */

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { Problem } from "../protocol/frames.ts";
+import type { Problem } from "../protocol/agent-frames.ts";
 import { CLOSE, MAX_FRAME_BYTES } from "../protocol/limits.ts";
 import { Workload, type WorkloadInput } from "../protocol/workload.ts";
 import { ApiError } from "./api-error.ts";

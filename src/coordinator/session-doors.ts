@@ -1,4 +1,5 @@
-import type { Command, ReplyError } from "../protocol/frames.ts";
+import type { ReplyError } from "../protocol/agent-frames.ts";
+import type { Command } from "../protocol/coordinator-frames.ts";
 import type { Workload } from "../protocol/workload.ts";
 import type { CoordinatorDatabase, StoreResult } from "./database.ts";
 import type { Log } from "./log.ts";

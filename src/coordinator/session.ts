@@ -2,16 +2,8 @@ import { randomBytes, randomUUID } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { RawData, WebSocket } from "ws";
 import type * as z from "zod";
-import {
-  Advertise,
-  ErrorFrame,
-  Hello,
-  LogEnd,
-  Log as LogFrame,
-  Progress,
-  Reply,
-  Telemetry,
-} from "../protocol/frames.ts";
+import { Advertise, Hello, LogEnd, Log as LogFrame, Progress, Reply, Telemetry } from "../protocol/agent-frames.ts";
+import { ErrorFrame } from "../protocol/error-frame.ts";
 import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
 import { check, type FrameProblem, parseFrame, type RawFrame, refOf } from "../protocol/parse.ts";
 import { guessesTooOften, notAdmitted, type Rejection, refuteHello } from "./handshake.ts";

@@ -1,4 +1,4 @@
-import type { Reliability } from "../protocol/frames.ts";
+import type { Reliability } from "../protocol/agent-frames.ts";
 import { upShare } from "../protocol/reliability.ts";
 
 /**

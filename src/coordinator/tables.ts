@@ -1,5 +1,5 @@
 import { styleText } from "node:util";
-import type { Reliability } from "../protocol/frames.ts";
+import type { Reliability } from "../protocol/agent-frames.ts";
 import { upInWords } from "../protocol/reliability.ts";
 import type { TaggedEvent } from "./client.ts";
 import { isEnd } from "./states.ts";

@@ -1,4 +1,4 @@
-import type { Advertise } from "../protocol/frames.ts";
+import type { Advertise } from "../protocol/agent-frames.ts";
 import type { CoordinatorDatabase, NodeRecord } from "./database.ts";
 import type { KeyBefore } from "./node-keys.ts";
 import type { Schedule } from "./schedule.ts";

@@ -1,5 +1,5 @@
 import type * as z from "zod";
-import type { EngineInfo } from "../protocol/frames.ts";
+import type { EngineInfo } from "../protocol/agent-frames.ts";
 import { InfoAnswer, VersionAnswer } from "./answers.ts";
 import { engineClient, parseAnswer } from "./client.ts";
 import { engineInfoOf, holdsDisk } from "./info.ts";

@@ -1,6 +1,6 @@
 import type { LABEL_PROBE as LabelProbe } from "../isolation/probe-image.ts";
+import type { ImageInfo } from "../protocol/agent-frames.ts";
 import { GpunodeError } from "../protocol/errors.ts";
-import type { ImageInfo } from "../protocol/frames.ts";
 import type { LocalImage } from "../workload/needs.ts";
 import { ImageAnswer, ImageListAnswer } from "./answers.ts";
 import { type EngineClient, parseAnswer } from "./client.ts";

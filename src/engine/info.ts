@@ -1,5 +1,5 @@
 import type * as z from "zod";
-import type { EngineInfo } from "../protocol/frames.ts";
+import type { EngineInfo } from "../protocol/agent-frames.ts";
 import { InfoAnswer, VersionAnswer } from "./answers.ts";
 import { type EngineClient, parseAnswer } from "./client.ts";
 

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { EngineInfo, ImageInfo } from "../protocol/frames.ts";
+import type { EngineInfo, ImageInfo } from "../protocol/agent-frames.ts";
 import type { Engine } from "../workload/needs.ts";
 
 const ASK_EVERY_MS = 10_000;

@@ -1,5 +1,6 @@
 import type { GpuHealthEvent } from "../protocol/event.ts";
-import type { Gpu, GpuTelemetry, Health, HealthReason } from "../protocol/gpu.ts";
+import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
+import type { Health, HealthReason } from "../protocol/gpu-health.ts";
 import { worst } from "./nvidia/health.ts";
 import { type HealthCode, isAllocatableWith, rowOf, XID_CLASSES } from "./nvidia/health-table.ts";
 import type { Inventory } from "./nvidia/inventory.ts";

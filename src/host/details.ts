@@ -1,4 +1,4 @@
-import type { HostInfo } from "../protocol/frames.ts";
+import type { HostInfo } from "../protocol/agent-frames.ts";
 import { withoutBlanks } from "./inventory.ts";
 
 /** What the machine and its system are called. */

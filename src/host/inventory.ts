@@ -1,5 +1,5 @@
 import * as os from "node:os";
-import type { HostInfo } from "../protocol/frames.ts";
+import type { HostInfo } from "../protocol/agent-frames.ts";
 import type { HostDetails } from "./details.ts";
 import { readText } from "./read-text.ts";
 import { diskTotalMiB } from "./sampler.ts";

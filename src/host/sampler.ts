@@ -1,6 +1,6 @@
 import { statfsSync } from "node:fs";
 import { join } from "node:path";
-import type { HostTelemetry } from "../protocol/frames.ts";
+import type { HostTelemetry } from "../protocol/agent-frames.ts";
 import {
   type CpuTicks,
   type Meminfo,

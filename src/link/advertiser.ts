@@ -1,4 +1,4 @@
-import type { Advertise } from "../protocol/frames.ts";
+import type { Advertise } from "../protocol/agent-frames.ts";
 import { MAX_FRAME_BYTES } from "../protocol/limits.ts";
 import type { Advertisement } from "./needs.ts";
 import type { Outbox } from "./outbox.ts";

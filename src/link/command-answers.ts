@@ -1,5 +1,5 @@
+import type { Command } from "../protocol/coordinator-frames.ts";
 import { BUG, GpunodeError } from "../protocol/errors.ts";
-import type { Command } from "../protocol/frames.ts";
 import { LogStreams } from "./log-streams.ts";
 import type { AgentCommand, LinkDoors } from "./needs.ts";
 import type { Outbox } from "./outbox.ts";

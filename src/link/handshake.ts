@@ -1,4 +1,6 @@
-import { Challenge, ErrorFrame, type Hello, Reject, Welcome } from "../protocol/frames.ts";
+import type { Hello } from "../protocol/agent-frames.ts";
+import { Challenge, Reject, Welcome } from "../protocol/coordinator-frames.ts";
+import { ErrorFrame } from "../protocol/error-frame.ts";
 import { helloBytes } from "../protocol/identity.ts";
 import { MAX_RESUMED_EVENT } from "../protocol/limits.ts";
 import { check, type FrameProblem, type RawFrame } from "../protocol/parse.ts";

@@ -1,5 +1,6 @@
+import type { Advertise, Hello, Progress, Telemetry } from "../protocol/agent-frames.ts";
+import type { Command, Logs, Welcome } from "../protocol/coordinator-frames.ts";
 import type { DurableEvent } from "../protocol/event.ts";
-import type { Advertise, Command, Hello, Logs, Progress, Telemetry, Welcome } from "../protocol/frames.ts";
 import type { Identity } from "./identity.ts";
 
 /** What the link needs of the rest of the agent: the doors that `agent.ts` fills. */

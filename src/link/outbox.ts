@@ -1,6 +1,6 @@
 import type { WebSocket } from "ws";
+import type { AgentFrame } from "../protocol/agent-frames.ts";
 import { BUG } from "../protocol/errors.ts";
-import type { AgentFrame } from "../protocol/frames.ts";
 import { MAX_FRAME_BYTES } from "../protocol/limits.ts";
 import type { LinkLog } from "./needs.ts";
 

@@ -2,7 +2,7 @@ import { lookup } from "node:dns/promises";
 import { once } from "node:events";
 import { isIP, type Socket, connect as tcpConnect } from "node:net";
 import { connect as tlsConnect } from "node:tls";
-import { Challenge } from "../protocol/frames.ts";
+import { Challenge } from "../protocol/coordinator-frames.ts";
 import { CLOSE, PROTOCOL } from "../protocol/limits.ts";
 import { check, parseFrame } from "../protocol/parse.ts";
 import { certificateInWords, distrustInWords } from "./certificate-words.ts";

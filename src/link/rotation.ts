@@ -1,4 +1,4 @@
-import type { Hello } from "../protocol/frames.ts";
+import type { Hello } from "../protocol/agent-frames.ts";
 import { rotationBytes } from "../protocol/identity.ts";
 import type { Identity } from "./identity.ts";
 import type { LinkLog } from "./needs.ts";

@@ -1,8 +1,10 @@
 import type { WebSocket } from "ws";
 import type * as z from "zod";
+import type { Telemetry } from "../protocol/agent-frames.ts";
+import type { Welcome } from "../protocol/coordinator-frames.ts";
+import { Ack, Command, Sync } from "../protocol/coordinator-frames.ts";
+import { ErrorFrame } from "../protocol/error-frame.ts";
 import { BUG } from "../protocol/errors.ts";
-import type { Telemetry, Welcome } from "../protocol/frames.ts";
-import { Ack, Command, ErrorFrame, Sync } from "../protocol/frames.ts";
 import { CLOSE, HANDSHAKE_TIMEOUT_MS } from "../protocol/limits.ts";
 import { check, type FrameProblem, parseFrame, type RawFrame, refOf } from "../protocol/parse.ts";
 import { Advertiser } from "./advertiser.ts";

@@ -2,7 +2,7 @@ import { readFileSync, statSync } from "node:fs";
 import { type IncomingMessage, request } from "node:http";
 import { dirname } from "node:path";
 import { json } from "node:stream/consumers";
-import type { Hold } from "../protocol/frames.ts";
+import type { Hold } from "../protocol/agent-frames.ts";
 import type { History } from "./history.ts";
 import type { RotatedKey, SigningNode } from "./server.ts";
 import { SNAPSHOT_VERSION, type Snapshot } from "./snapshot.ts";

@@ -1,6 +1,6 @@
 import type { LinkStatus } from "../link/needs.ts";
+import type { EngineInfo, Hold, HostInfo, Problem, Reliability } from "../protocol/agent-frames.ts";
 import type { PreemptionCause } from "../protocol/event.ts";
-import type { EngineInfo, Hold, HostInfo, Problem, Reliability } from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Sample } from "../telemetry/collector.ts";
 import type { WorkloadRecord } from "../workload/record.ts";

@@ -1,5 +1,5 @@
+import type { Hold } from "../protocol/agent-frames.ts";
 import type { PreemptionCause } from "../protocol/event.ts";
-import type { Hold } from "../protocol/frames.ts";
 
 /** Who keeps a GPU, in a word or two for a table. */
 const WHO: Record<PreemptionCause, string> = {

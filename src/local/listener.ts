@@ -1,8 +1,8 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Problem } from "../protocol/agent-frames.ts";
 import { GpunodeError } from "../protocol/errors.ts";
-import type { Problem } from "../protocol/frames.ts";
 import { isLoopback, refutePageRequest } from "./guard.ts";
 
 /** What a route answers: a body with its media type. */

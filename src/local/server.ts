@@ -5,8 +5,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import type { Hold } from "../protocol/agent-frames.ts";
 import { BUG, GpunodeError } from "../protocol/errors.ts";
-import type { Hold } from "../protocol/frames.ts";
 import { refuteRequest } from "./guard.ts";
 import { type History, hoursOf } from "./history.ts";
 import { tryLock } from "./lock.ts";

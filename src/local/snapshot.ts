@@ -1,4 +1,3 @@
-import type { PreemptionCause } from "../protocol/event.ts";
 import type {
   EngineInfo,
   Hold,
@@ -7,7 +6,8 @@ import type {
   Problem,
   Reliability,
   WorkloadTelemetry,
-} from "../protocol/frames.ts";
+} from "../protocol/agent-frames.ts";
+import type { PreemptionCause } from "../protocol/event.ts";
 import type { Gpu, GpuTelemetry } from "../protocol/gpu.ts";
 import type { PortBinding, WorkloadState } from "../protocol/workload.ts";
 

@@ -4,7 +4,8 @@ import { THROTTLE_REASONS } from "../gpu/nvidia/sample-row.ts";
 import type { XidCount } from "../gpu/nvidia/xid-tally.ts";
 import type { LinkCounts } from "../link/needs.ts";
 import type { Snapshot } from "../local/snapshot.ts";
-import type { GpuTelemetry, PressureLevel } from "../protocol/gpu.ts";
+import type { GpuTelemetry } from "../protocol/gpu.ts";
+import type { PressureLevel } from "../protocol/gpu-health.ts";
 import type { TallyFigures } from "./tally.ts";
 import type { Description, Sample } from "./text.ts";
 

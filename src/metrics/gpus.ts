@@ -1,4 +1,4 @@
-import type { Hold } from "../protocol/frames.ts";
+import type { Hold } from "../protocol/agent-frames.ts";
 import { bytes, type Family, type Figures, forEachGpu, type GpuStatus, stateSet } from "./figures.ts";
 import type { Sample } from "./text.ts";
 

@@ -1,5 +1,5 @@
+import type { Hold } from "../protocol/agent-frames.ts";
 import type { EventBody, PreemptionCause } from "../protocol/event.ts";
-import type { Hold } from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { PreemptWhy } from "../workload/preempt.ts";
 import { pendingNotice, type WorkloadRecord } from "../workload/record.ts";

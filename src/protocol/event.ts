@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { HealthReason, HealthStatus, PressureLevel } from "./gpu.ts";
+import { HealthReason, HealthStatus, PressureLevel } from "./gpu-health.ts";
 import { Count, Generation, GpuUuid, Instant, Quantity, WorkloadId } from "./scalars.ts";
 import { PortBinding, WorkloadState } from "./workload.ts";
 

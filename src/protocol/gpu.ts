@@ -1,18 +1,6 @@
 import * as z from "zod";
-import { Count, GpuUuid, Percent, Quantity, WorkloadId } from "./scalars.ts";
-
-/** Number formats a GPU's tensor cores multiply. */
-export const Precision = z.enum(["fp64", "tf32", "bf16", "fp16", "fp8", "fp6", "fp4", "int8", "int4", "int1"]);
-export type Precision = z.infer<typeof Precision>;
-
-export const HealthStatus = z.enum(["healthy", "degraded", "failed"]);
-
-/** Why a GPU is not healthy; `code` is stable, `message` is for a person. */
-export const HealthReason = z.object({ code: z.string(), message: z.string() });
-export type HealthReason = z.infer<typeof HealthReason>;
-
-export const Health = z.object({ status: HealthStatus, reasons: z.array(HealthReason) });
-export type Health = z.infer<typeof Health>;
+import { Health, PressureLevel } from "./gpu-health.ts";
+import { Count, GpuUuid, Percent, Precision, Quantity, WorkloadId } from "./scalars.ts";
 
 export const TensorCores = z.object({
   /** NVIDIA's generation of the tensor core, 1 (Volta) to 5 (Blackwell). */
@@ -97,9 +85,6 @@ export const Gpu = z.object({
   allocatedTo: WorkloadId.exactOptional(),
 });
 export type Gpu = z.infer<typeof Gpu>;
-
-export const PressureLevel = z.enum(["normal", "elevated", "critical"]);
-export type PressureLevel = z.infer<typeof PressureLevel>;
 
 export const GpuProcess = z.object({
   pid: Count,

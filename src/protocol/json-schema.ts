@@ -1,37 +1,39 @@
 import * as z from "zod";
+import * as agent from "./agent-frames.ts";
+import * as coordinator from "./coordinator-frames.ts";
+import { ErrorFrame } from "./error-frame.ts";
 import { DurableEvent, EventBody } from "./event.ts";
-import * as frames from "./frames.ts";
 import { Gpu, GpuTelemetry } from "./gpu.ts";
 import { PROTOCOL } from "./limits.ts";
 import { Workload } from "./workload.ts";
 
 /** Names under `$defs`, in the order a reader of `docs/protocol.md` meets them. */
 const NAMED = {
-  agentFrame: frames.AgentFrame,
-  coordinatorFrame: frames.CoordinatorFrame,
-  challenge: frames.Challenge,
-  hello: frames.Hello,
-  welcome: frames.Welcome,
-  reject: frames.Reject,
-  advertise: frames.Advertise,
-  sync: frames.Sync,
-  telemetry: frames.Telemetry,
-  events: frames.Events,
-  ack: frames.Ack,
-  reply: frames.Reply,
-  progress: frames.Progress,
-  log: frames.Log,
-  logEnd: frames.LogEnd,
-  error: frames.ErrorFrame,
-  assign: frames.Assign,
-  release: frames.Release,
-  preempt: frames.Preempt,
-  drain: frames.Drain,
-  resume: frames.Resume,
-  prefetch: frames.Prefetch,
-  configure: frames.Configure,
-  logs: frames.Logs,
-  logsStop: frames.LogsStop,
+  agentFrame: agent.AgentFrame,
+  coordinatorFrame: coordinator.CoordinatorFrame,
+  challenge: coordinator.Challenge,
+  hello: agent.Hello,
+  welcome: coordinator.Welcome,
+  reject: coordinator.Reject,
+  advertise: agent.Advertise,
+  sync: coordinator.Sync,
+  telemetry: agent.Telemetry,
+  events: agent.Events,
+  ack: coordinator.Ack,
+  reply: agent.Reply,
+  progress: agent.Progress,
+  log: agent.Log,
+  logEnd: agent.LogEnd,
+  error: ErrorFrame,
+  assign: coordinator.Assign,
+  release: coordinator.Release,
+  preempt: coordinator.Preempt,
+  drain: coordinator.Drain,
+  resume: coordinator.Resume,
+  prefetch: coordinator.Prefetch,
+  configure: coordinator.Configure,
+  logs: coordinator.Logs,
+  logsStop: coordinator.LogsStop,
   workload: Workload,
   gpu: Gpu,
   gpuTelemetry: GpuTelemetry,

@@ -1,4 +1,4 @@
-import type { Reliability } from "./frames.ts";
+import type { Reliability } from "./agent-frames.ts";
 
 /** The share of the time known in which the node was up, 0 to 1; undefined where no time is known. */
 export function upShare({

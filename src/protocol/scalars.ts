@@ -36,3 +36,7 @@ export const Port = z.int().min(1).max(65535);
 
 /** Chosen by the coordinator; comes back in `reply.ref`. */
 export const CommandId = z.string().min(1).max(128);
+
+/** Number formats a GPU's tensor cores multiply. */
+export const Precision = z.enum(["fp64", "tf32", "bf16", "fp16", "fp8", "fp6", "fp4", "int8", "int4", "int1"]);
+export type Precision = z.infer<typeof Precision>;

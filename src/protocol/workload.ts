@@ -1,6 +1,6 @@
 import * as z from "zod";
-import { Precision } from "./gpu.ts";
-import { Count, Generation, GpuUuid, Port, Quantity, WorkloadId } from "./scalars.ts";
+
+import { Count, Generation, GpuUuid, Port, Precision, Quantity, WorkloadId } from "./scalars.ts";
 
 /**
  * States in the order they may be passed. A state is also a logical clock: within a generation only a later one may

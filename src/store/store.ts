@@ -1,7 +1,7 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
+import type { Problem } from "../protocol/agent-frames.ts";
 import { BUG } from "../protocol/errors.ts";
 import type { DurableEvent, EventBody } from "../protocol/event.ts";
-import type { Problem } from "../protocol/frames.ts";
 import type { Journal, JournalRow, Log } from "../workload/needs.ts";
 import type { EventLimits, FoldUsage } from "./event-bound.ts";
 import { EventLog, type EventLogOptions } from "./event-log.ts";

@@ -7,7 +7,7 @@ import type {
   PolicyInfo,
   Problem,
   Reliability,
-} from "../protocol/frames.ts";
+} from "../protocol/agent-frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 
 /** All that is known of the node at one moment, from which it is advertised. */

@@ -1,4 +1,4 @@
-import type { HostTelemetry, Telemetry, WorkloadTelemetry } from "../protocol/frames.ts";
+import type { HostTelemetry, Telemetry, WorkloadTelemetry } from "../protocol/agent-frames.ts";
 import type { GpuTelemetry } from "../protocol/gpu.ts";
 
 /** A telemetry frame before the link adds how many samples it left out. */

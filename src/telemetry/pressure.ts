@@ -1,6 +1,7 @@
+import type { HostTelemetry } from "../protocol/agent-frames.ts";
 import type { PressureEvent } from "../protocol/event.ts";
-import type { HostTelemetry } from "../protocol/frames.ts";
-import type { GpuTelemetry, PressureLevel } from "../protocol/gpu.ts";
+import type { GpuTelemetry } from "../protocol/gpu.ts";
+import type { PressureLevel } from "../protocol/gpu-health.ts";
 
 /** From where a resource counts as under pressure; see docs/pressure.md. */
 export interface Limits {

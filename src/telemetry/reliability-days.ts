@@ -1,6 +1,6 @@
 import * as z from "zod";
+import type { Reliability } from "../protocol/agent-frames.ts";
 import { PreemptionCause } from "../protocol/event.ts";
-import type { Reliability } from "../protocol/frames.ts";
 import { Count, Quantity } from "../protocol/scalars.ts";
 
 /** What is counted of each day, and what 30 of them say together. Pure. */

@@ -1,6 +1,6 @@
 import * as z from "zod";
+import type { Reliability } from "../protocol/agent-frames.ts";
 import type { PreemptionCause } from "../protocol/event.ts";
-import type { Reliability } from "../protocol/frames.ts";
 import type { WorkloadState } from "../protocol/workload.ts";
 import { countNotice, DAY_MS, DAYS, Day, type End, emptyDay, figuresOf } from "./reliability-days.ts";
 

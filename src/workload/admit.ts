@@ -1,6 +1,6 @@
 import { posix } from "node:path";
+import type { PolicyCaps } from "../protocol/agent-frames.ts";
 import { GpunodeError } from "../protocol/errors.ts";
-import type { PolicyCaps } from "../protocol/frames.ts";
 import type { Gpu } from "../protocol/gpu.ts";
 import type { Workload } from "../protocol/workload.ts";
 import { allocate, type Holders } from "./allocate.ts";

@@ -1,4 +1,4 @@
-import type { EngineInfo, Problem } from "../protocol/frames.ts";
+import type { EngineInfo, Problem } from "../protocol/agent-frames.ts";
 
 /** What the owner's policy asks of the engine. */
 export interface EnginePolicy {

@@ -1,6 +1,6 @@
 import * as z from "zod";
+import type { PolicyCaps } from "../protocol/agent-frames.ts";
 import { GpunodeError } from "../protocol/errors.ts";
-import type { PolicyCaps } from "../protocol/frames.ts";
 import type { Workload } from "../protocol/workload.ts";
 
 /**

@@ -1,5 +1,5 @@
+import type { EngineInfo, ImageInfo } from "../protocol/agent-frames.ts";
 import type { DurableEvent, EventBody } from "../protocol/event.ts";
-import type { EngineInfo, ImageInfo } from "../protocol/frames.ts";
 import type { Secret } from "../protocol/secret.ts";
 import type { PortBinding, RegistryAuth } from "../protocol/workload.ts";
 

@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { problemLog } from "../../src/agent/problem-log.ts";
 import { ownerOfProcess } from "../../src/host/cgroup.ts";
-import type { Problem } from "../../src/protocol/frames.ts";
+import type { Problem } from "../../src/protocol/agent-frames.ts";
 import { patiently, Rig } from "./rig.ts";
 
 describe("a problem of the node", () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type Candidate, explain, match, type Request } from "../../src/coordinator/match.ts";
-import { Advertise, Reliability } from "../../src/protocol/frames.ts";
+import { Advertise, Reliability } from "../../src/protocol/agent-frames.ts";
 import { Workload } from "../../src/protocol/workload.ts";
 import { advertise, gpu } from "./agent-side.ts";
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { candidateOf } from "../../src/coordinator/candidate.ts";
 import { matchByPriority } from "../../src/coordinator/match-by-priority.ts";
 import { OpenSpec, type WorkloadRecord } from "../../src/coordinator/workload-table.ts";
-import { Advertise } from "../../src/protocol/frames.ts";
+import { Advertise } from "../../src/protocol/agent-frames.ts";
 import { Workload } from "../../src/protocol/workload.ts";
 import { type AgentSide, advertise, agent, api, coordinator, eventually, gpu, newKey, scratch } from "./agent-side.ts";
 

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { ErrorFrame } from "../../src/protocol/frames.ts";
+import { ErrorFrame } from "../../src/protocol/error-frame.ts";
 import { advertise, agent, api, coordinator, eventually, newKey, scratch } from "./agent-side.ts";
 
 const node = (seq: number, changes: Record<string, unknown> = {}) => ({

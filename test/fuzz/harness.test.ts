@@ -6,7 +6,8 @@ import { fuzzGroup } from "../../fuzz/fuzz.ts";
 import { mutatedText } from "../../fuzz/hostile.ts";
 import { runGroups } from "../../fuzz/run-groups.ts";
 import { plainGroup, target } from "../../fuzz/target.ts";
-import { AgentFrame, CoordinatorFrame } from "../../src/protocol/frames.ts";
+import { AgentFrame } from "../../src/protocol/agent-frames.ts";
+import { CoordinatorFrame } from "../../src/protocol/coordinator-frames.ts";
 
 const texts = (check: (text: string) => void | Promise<void>) =>
   plainGroup(target<string>({ name: "texts", inputs: 100_000, make: (draw) => mutatedText(draw, "a(b)c"), check }));

@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import { hostDetails } from "../../src/host/details.ts";
 import { distributionOf, hostInventory } from "../../src/host/inventory.ts";
 import { bootId, createHostSampler, diskFreeMiB, memoryAvailableMiB } from "../../src/host/sampler.ts";
-import { HostInfo, HostTelemetry } from "../../src/protocol/frames.ts";
+import { HostInfo, HostTelemetry } from "../../src/protocol/agent-frames.ts";
 
 /** A `/proc` with these files. */
 function procWith(files: Record<string, string>): string {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { Telemetry } from "../../src/protocol/agent-frames.ts";
+import { Challenge, Command, Logs, Sync, Welcome } from "../../src/protocol/coordinator-frames.ts";
 import { DurableEvent, EventBody } from "../../src/protocol/event.ts";
-import { Challenge, Command, Logs, Sync, Telemetry, Welcome } from "../../src/protocol/frames.ts";
 import { Workload } from "../../src/protocol/workload.ts";
 
 const AT = "2026-01-31T12:00:00.000Z";

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { Assign, ErrorFrame } from "../../src/protocol/frames.ts";
+import { Assign } from "../../src/protocol/coordinator-frames.ts";
+import { ErrorFrame } from "../../src/protocol/error-frame.ts";
 import { MAX_FRAME_BYTES } from "../../src/protocol/limits.ts";
 import { check, parseFrame } from "../../src/protocol/parse.ts";
 import { Workload } from "../../src/protocol/workload.ts";

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { PressureEvent } from "../../src/protocol/event.ts";
 import { PressureEvent as PressureEventSchema } from "../../src/protocol/event.ts";
-import type { PressureLevel } from "../../src/protocol/gpu.ts";
+import type { PressureLevel } from "../../src/protocol/gpu-health.ts";
 import { type PressureThresholds, PressureWatch } from "../../src/telemetry/pressure.ts";
 
 const thresholds: PressureThresholds = {

@@ -1,5 +1,5 @@
 import { describe, expect, it, onTestFinished } from "vitest";
-import { Reliability } from "../../src/protocol/frames.ts";
+import { Reliability } from "../../src/protocol/agent-frames.ts";
 import { type EndedWork, ReliabilityRecord } from "../../src/telemetry/reliability.ts";
 
 const SECOND = 1000;

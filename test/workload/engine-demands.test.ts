@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { EngineInfo } from "../../src/protocol/frames.ts";
+import type { EngineInfo } from "../../src/protocol/agent-frames.ts";
 import { engineLacks, mapsRoot } from "../../src/workload/engine-demands.ts";
 
 const engine: EngineInfo = {

@@ -1,5 +1,6 @@
 import { HealthJudge } from "../../gpu/judge.ts";
-import type { Gpu, HealthReason } from "../../protocol/gpu.ts";
+import type { Gpu } from "../../protocol/gpu.ts";
+import type { HealthReason } from "../../protocol/gpu-health.ts";
 import { advice, type Check, check, command, failure, had, note, ok, type Step, skipped, warning } from "../check.ts";
 import type { DaemonFacts, DriverFacts, GpuFacts, KernelLogFacts } from "../facts.ts";
 import { indexes, list, NO_GPU } from "../words.ts";

@@ -1,4 +1,4 @@
-import type { Health, HealthReason } from "../../protocol/gpu.ts";
+import type { Health, HealthReason } from "../../protocol/gpu-health.ts";
 import { type HealthCode, rowOf } from "./health-table.ts";
 import { recoveryOf } from "./xid.ts";
 import { absentValue, type SmiGpu, saysLost } from "./xml.ts";

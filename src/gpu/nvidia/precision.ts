@@ -1,4 +1,5 @@
-import type { Precision, TensorCores } from "../../protocol/gpu.ts";
+import type { TensorCores } from "../../protocol/gpu.ts";
+import type { Precision } from "../../protocol/scalars.ts";
 
 /**
  * Compute capability → tensor cores. Sources: NVIDIA CUDA C++ Programming Guide, "Compute Capabilities" (table of data types

@@ -1,6 +1,6 @@
 import type { Verdict } from "../../../src/doctor/check.ts";
 import type { Facts } from "../../../src/doctor/facts.ts";
-import type { Health } from "../../../src/protocol/gpu.ts";
+import type { Health } from "../../../src/protocol/gpu-health.ts";
 
 /** A machine with one thing wrong, and what is said of it. */
 export interface Case {
