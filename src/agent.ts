@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
+import { type AskedGpus, askGpus } from "./agent/asked-gpus.ts";
 import { executor } from "./agent/commands.ts";
 import { coordinatorLink } from "./agent/coordinator-link.ts";
 import { engineSeen } from "./agent/engine-presence.ts";
@@ -22,7 +23,6 @@ import {
   heardMemory,
   openImagesMemory,
   reliabilityMemory,
-  samplingPauseMemory,
 } from "./agent/settings.ts";
 import { NodeTelemetry } from "./agent/telemetry.ts";
 import { nodeView } from "./agent/view.ts";
@@ -30,8 +30,6 @@ import type { Config } from "./config/config.ts";
 import { cosignCheck } from "./engine/cosign.ts";
 import { createDockerEngine } from "./engine/docker.ts";
 import { watchEngine } from "./engine/watch.ts";
-import { RunTally } from "./gpu/nvidia/run-tally.ts";
-import { createSmi } from "./gpu/nvidia/runner.ts";
 import { createSamplingPause } from "./gpu/sampling-pause.ts";
 import { watchGpus } from "./gpu/watch.ts";
 import { steadyClock, uptimeMs } from "./host/clock.ts";
@@ -65,6 +63,8 @@ export interface AgentOptions {
   /** Asked once, after that: what becomes of the work. Without it, what runs goes on and is taken up by the next agent. */
   leave?(): Promise<Leaving>;
   version: string;
+  /** The GPUs, asked before the agent was there. */
+  asked?: AskedGpus;
   /** What the machine is called, by one who takes longer to find out; asked once. May reject. */
   hostDetails?(signal: AbortSignal): Promise<HostDetails>;
   /** Called once, when the local socket answers. */
@@ -85,6 +85,7 @@ const LAST_WORD_MS = 500;
 export async function runAgent(config: Config, options: AgentOptions): Promise<void> {
   const { log, signal, version, onReady } = options;
   await using rooms = new AsyncDisposableStack();
+  const asked = rooms.use(options.asked ?? askGpus(config));
   const startedAt = Date.now();
   const identity = loadIdentity(join(config.stateDir, "identity.pem"));
   const fold = (records: readonly UsageEvent[]) => signUsage(foldUsage(records), identity.sign);
@@ -119,8 +120,6 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   );
   reliability.started();
 
-  const nvidiaSmi = new RunTally();
-  const smi = createSmi({ path: config.nvidia.smi, onRun: (run) => nvidiaSmi.ran(run) });
   const engine = rooms.use(
     createDockerEngine({
       socketPath: config.docker.socket,
@@ -142,7 +141,6 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
       return [];
     }
   };
-  const pauseMemory = samplingPauseMemory(store);
   let onRead = () => {};
   let onEngine = changed;
   let host = hostInventory({ diskPath: config.stateDir });
@@ -160,18 +158,18 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     }),
   );
   const [gpuWatch, engineWatch] = await Promise.all([
-    watchGpus(smi, {
+    watchGpus(asked.smi, {
       onChange: changed,
       onRead: () => onRead(),
       healthIntervalMs: config.telemetry.healthIntervalMs,
       kept: besideMemory(store, bootId()),
-      paused: pauseMemory.get() === bootId(),
+      paused: asked.pause.get() === bootId(),
     }),
     watchEngine(engine, config.docker.socket, () => onEngine()),
   ]);
   rooms.use(gpuWatch);
   rooms.use(engineWatch);
-  const samplingPause = createSamplingPause(gpuWatch, pauseMemory, bootId());
+  const samplingPause = createSamplingPause(gpuWatch, asked.pause, bootId());
 
   const silentSince = () => {
     const status = link?.status();
@@ -321,7 +319,17 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   );
 
   const { snapshot } = view;
-  const doors = { snapshot, telemetry, health, gpus: gpuWatch, nvidiaSmi, tally, store, storePath, link: () => link };
+  const doors = {
+    snapshot,
+    telemetry,
+    health,
+    gpus: gpuWatch,
+    nvidiaSmi: asked.runs,
+    tally,
+    store,
+    storePath,
+    link: () => link,
+  };
   const metrics = () => nodeMetrics(doors);
   const page: Listener | undefined = await nodePage({
     config,

@@ -6,7 +6,6 @@ const HEARD_AT = "heard_at";
 const OWNER = "owner";
 const COORDINATOR_DRAIN = "coordinator_drain";
 const CLOCK = "clock";
-const SAMPLING_PAUSED = "sampling_paused";
 const WELCOMED = "welcomed:";
 const HEALTH = "health:";
 const RELIABILITY = "reliability";
@@ -71,8 +70,6 @@ export function openImagesMemory(store: Store) {
 export function besideMemory(store: Store, bootId: string) {
   return { bootId, get: () => store.get(BESIDE_GPUS), set: (text: string) => lenient(store, BESIDE_GPUS, text) };
 }
-
-export const samplingPauseMemory = (store: Store) => setting(store, SAMPLING_PAUSED);
 
 /** Coordinators that have once welcomed a key of this node. */
 export function coordinatorMemory(store: Store, now: () => number) {

@@ -1,3 +1,4 @@
+import { askGpus } from "../agent/asked-gpus.ts";
 import { envNameOf, KEY_NAMES, KEYS } from "../config/keys.ts";
 import { resolveConfig } from "../config/load.ts";
 import { emptyProgram, followCommandLine } from "./command-line.ts";
@@ -18,13 +19,19 @@ async function daemon(options: RunOptions): Promise<never> {
   });
   // Read already. The programs the daemon starts need none of them.
   for (const key of KEY_NAMES) if (KEYS[key].kind.secret === true) delete process.env[envNameOf(key)];
+  using asked = askGpus(resolution.config);
   const { askHostDetails, createLog, keepTidy, runAgent, runDaemon, withJoinToken } = await import("./daemon-parts.ts");
   const config = withJoinToken(resolution.config);
   process.title = "gpunode";
   const log = createLog(config.log, process.stdout);
   for (const warning of resolution.warnings) log.warn(warning);
   using _tidy = keepTidy();
-  const code = await runDaemon(runAgent, config, { log, version: gpunodeVersion(), hostDetails: askHostDetails });
+  const code = await runDaemon(runAgent, config, {
+    log,
+    version: gpunodeVersion(),
+    asked,
+    hostDetails: askHostDetails,
+  });
   // What is still open now is nothing anybody waits for.
   process.exit(code);
 }

@@ -17,6 +17,7 @@ export type RunAgent = (
     /** To be called after that: what becomes of the work. */
     leave: () => Promise<Leaving>;
     version: string;
+    asked?: NonNullable<AgentOptions["asked"]>;
     /** What systeminformation tells of the machine; may reject. */
     hostDetails?: NonNullable<AgentOptions["hostDetails"]>;
     /** To be called once, when the local socket answers. */
@@ -27,6 +28,7 @@ export type RunAgent = (
 export interface DaemonOptions {
   log: Logger;
   version: string;
+  asked?: NonNullable<AgentOptions["asked"]>;
   hostDetails?: NonNullable<AgentOptions["hostDetails"]>;
   /** A clean end takes no longer, after the work's own where that ends too; then the process ends all the same, with exit code 1. */
   stopWithinMs?: number;
@@ -49,7 +51,7 @@ const SAME_SIGNAL_MS = 300;
  * clean end, 78 for a configuration that turned out wrong, 1 otherwise.
  */
 export async function runDaemon(runAgent: RunAgent, config: Config, options: DaemonOptions): Promise<number> {
-  const { log, version, hostDetails, stopWithinMs = STOP_WITHIN_MS } = options;
+  const { log, version, asked, hostDetails, stopWithinMs = STOP_WITHIN_MS } = options;
   const stop = new AbortController();
   // One after the other, so that systemd hears them in order.
   let told = Promise.resolve();
@@ -101,7 +103,7 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
       watchdog = startWatchdog(() => tell({ alive: true }));
     };
     const leave = async () => (await decision.promise).leaving;
-    const more = hostDetails === undefined ? {} : { hostDetails };
+    const more = { ...(asked !== undefined && { asked }), ...(hostDetails !== undefined && { hostDetails }) };
     await runAgent(config, { log, signal: stop.signal, leave, version, onReady, ...more });
     if (stop.signal.aborted) await announced;
     await told;

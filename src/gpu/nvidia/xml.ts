@@ -1,4 +1,4 @@
-import { Parser } from "htmlparser2";
+import { decoded, readTags, type TagHandler } from "./tags.ts";
 
 /** One GPU of a `-q -x` document: text by path below `<gpu>`, e.g. `pci/pci_gpu_link_info/pcie_gen/max_link_gen`. */
 export interface SmiGpu {
@@ -34,12 +34,12 @@ const DEPTH_MAX = 32;
 export function readSmiXml(text: string): SmiDocument {
   let last: SmiDocument | undefined;
   let whole: SmiDocument | undefined;
-  const parser = documentParser((document) => {
+  const handler = documentHandler((document) => {
     last = document;
     if (!document.truncated) whole = document;
   });
   // biome-ignore lint/suspicious/noControlCharactersInRegex: nvidia-smi passes them raw from process names, XML has no place for them
-  parser.end(withoutClockTables(text).replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, ""));
+  readTags(withoutClockTables(text).replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, ""), handler);
   return whole ?? last ?? { gpus: [], truncated: true };
 }
 
@@ -66,7 +66,7 @@ function withoutClockTables(text: string): string {
   return kept.join("");
 }
 
-function documentParser(found: (document: SmiDocument) => void): Parser {
+function documentHandler(found: (document: SmiDocument) => void): TagHandler {
   let document: SmiDocument | undefined;
   let gpu:
     | {
@@ -89,49 +89,47 @@ function documentParser(found: (document: SmiDocument) => void): Parser {
     part = undefined;
     path.length = 0;
   };
-  return new Parser(
-    {
-      onopentag(name, attributes) {
-        text = "";
-        if (name === "nvidia_smi_log") {
-          done(true);
-          document = { gpus: [], truncated: true };
-          nextIndex = 0;
-        }
-        path.push(path.length < DEPTH_MAX ? name : "…");
-        if (name === "gpu" && path.length === 2) {
-          gpu = { id: attributes.id ?? "", index: nextIndex, values: new Map(), migDevices: [], processes: [] };
-          nextIndex += 1;
-        } else if (name === "error_string" && path.length === 2) {
-          // "Unable to determine the device handle/PCI bus id …: GPU is lost" stands in the place of a GPU.
-          nextIndex += 1;
-        } else if (gpu !== undefined && part === undefined && (name === "mig_device" || name === "process_info")) {
-          part = { values: new Map(), depth: path.length };
-          (name === "mig_device" ? gpu.migDevices : gpu.processes).push(part.values);
-        }
-      },
-      ontext(data) {
-        if (text.length < TEXT_MAX) text += data;
-      },
-      onclosetag(name, implied) {
-        const value = text.trim();
-        text = "";
-        if (document !== undefined && value !== "") {
-          if (part !== undefined) part.values.set(path.slice(part.depth).join("/"), value);
-          else if (gpu !== undefined) gpu.values.set(path.slice(2).join("/"), value);
-          else header(document, path, value);
-        }
-        if (part !== undefined && path.length === part.depth) part = undefined;
-        if (name === "gpu" && path.length === 2 && gpu !== undefined) {
-          if (!implied) document?.gpus.push(gpu);
-          gpu = undefined;
-        }
-        path.pop();
-        if (name === "nvidia_smi_log") done(implied);
-      },
+  return {
+    open(name, attributes) {
+      text = "";
+      if (name === "nvidia_smi_log") {
+        done(true);
+        document = { gpus: [], truncated: true };
+        nextIndex = 0;
+      }
+      path.push(path.length < DEPTH_MAX ? name : "…");
+      if (name === "gpu" && path.length === 2) {
+        const id = decoded(/\sid="([^"]*)"/.exec(attributes)?.[1] ?? "");
+        gpu = { id, index: nextIndex, values: new Map(), migDevices: [], processes: [] };
+        nextIndex += 1;
+      } else if (name === "error_string" && path.length === 2) {
+        // "Unable to determine the device handle/PCI bus id …: GPU is lost" stands in the place of a GPU.
+        nextIndex += 1;
+      } else if (gpu !== undefined && part === undefined && (name === "mig_device" || name === "process_info")) {
+        part = { values: new Map(), depth: path.length };
+        (name === "mig_device" ? gpu.migDevices : gpu.processes).push(part.values);
+      }
     },
-    { xmlMode: true, decodeEntities: true },
-  );
+    text(data) {
+      if (text.length < TEXT_MAX) text += data;
+    },
+    close(name, isImplied) {
+      const value = text.trim();
+      text = "";
+      if (document !== undefined && value !== "") {
+        if (part !== undefined) part.values.set(path.slice(part.depth).join("/"), value);
+        else if (gpu !== undefined) gpu.values.set(path.slice(2).join("/"), value);
+        else header(document, path, value);
+      }
+      if (part !== undefined && path.length === part.depth) part = undefined;
+      if (name === "gpu" && path.length === 2 && gpu !== undefined) {
+        if (!isImplied) document?.gpus.push(gpu);
+        gpu = undefined;
+      }
+      path.pop();
+      if (name === "nvidia_smi_log") done(isImplied);
+    },
+  };
 }
 
 function header(document: SmiDocument, path: readonly string[], told: string): void {
