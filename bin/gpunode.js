@@ -16,7 +16,6 @@ const OF_THE_DAEMON = [
   "fs/promises",
   "http",
   "os",
-  "readline",
   "sqlite",
   "stream/consumers",
   "timers/promises",
@@ -34,8 +33,13 @@ async function start() {
     fail(`${entry} is not there: run "npm run build" in ${root}.`);
     return;
   }
-  if (isDaemon) staySmall();
-  enableCompileCache();
+  if (isDaemon) {
+    staySmall();
+    startDaemon(entry);
+    return;
+  }
+  const folder = cacheFolder();
+  if (folder !== undefined) require("node:module").enableCompileCache(folder);
   await import(pathToFileURL(entry));
 }
 
@@ -45,6 +49,7 @@ async function start() {
  * - not to compile with its optimizing compilers: at half a percent of a core they gain nothing, and their code and working memory are
  *   16 MiB. Baseline code stays.
  * - not to let the space for new objects grow: a megabyte is collected in a millisecond, and would else become 32 that stay.
+ * - to give new contexts a `gc()`, see src/cli/tidy.ts.
  *
  * It looks at each of these when it is about to do the thing. Set before anything is compiled: code that was kept under other flags is
  * not taken (docs/performance.md has the figures).
@@ -52,26 +57,65 @@ async function start() {
 function staySmall() {
   for (const name of OF_THE_DAEMON) require(`node:${name}`);
   const { setFlagsFromString } = require("node:v8");
-  for (const flag of ["--no-opt", "--no-maglev", "--semi-space-growth-factor=1"]) setFlagsFromString(flag);
+  for (const flag of ["--no-opt", "--no-maglev", "--semi-space-growth-factor=1", "--expose-gc"])
+    setFlagsFromString(flag);
 }
 
 /**
- * Compiled code is kept where only those write who may change what this user runs anyway, for V8 trusts it; never in /tmp, and nowhere
+ * The daemon is one script (scripts/build.mjs), whose compiled code is kept when it says that it is up: there is code of every function then that
+ * a start needs. Node's own cache keeps a file as it is before its first line runs, when nearly nothing of it is compiled.
+ */
+function startDaemon(entry) {
+  const fs = require("node:fs");
+  const { Script } = require("node:vm");
+  // Nothing but ASCII is in it.
+  const source = fs.readFileSync(entry, "latin1");
+  const folder = cacheFolder();
+  const build = /^\/\* (\w+) \*\//.exec(source)?.[1];
+  const kept = folder && build && join(folder, `daemon-${build}-${process.version}-${process.arch}.code`);
+  let cachedData;
+  try {
+    if (kept) cachedData = fs.readFileSync(kept);
+  } catch {
+    // The first start of this build.
+  }
+  const script = new Script(source, { filename: entry, ...(cachedData && { cachedData }) });
+  const isMissing = kept && (cachedData === undefined || script.cachedDataRejected);
+  const keepCode = () => {
+    try {
+      const draft = `${kept}.${process.pid}`;
+      fs.writeFileSync(draft, script.createCachedData(), { mode: 0o600 });
+      fs.renameSync(draft, kept);
+      // Code of other builds, and what a start that was cut left behind.
+      const others = fs
+        .readdirSync(folder)
+        .filter((name) => /^daemon-.*\.code/.test(name) && join(folder, name) !== kept);
+      for (const name of others) fs.rmSync(join(folder, name), { force: true });
+    } catch {
+      // Starting takes a little longer then.
+    }
+  };
+  script.runInThisContext()(require, dirname(entry), isMissing ? keepCode : () => undefined);
+}
+
+/**
+ * Where compiled code is kept: where only those write who may change what this user runs anyway, for V8 trusts it; never in /tmp, and nowhere
  * a variable of the environment could lead root to:
  *
  * 1. in the package's node_modules, where they can be written to: a checkout, an installation of this user's
  * 2. the unit's cache folder, for a service of a package that nobody may write to (CacheDirectory=, systemd.exec(5))
  * 3. ~/.cache/gpunode of the user, as the system knows their home
  *
- * A folder of another user's, or one others may write to, is left alone. Without any of them a start takes half as long again.
+ * A folder of another user's, or one others may write to, is left alone. Without any of them (undefined) a start takes half as long again.
  */
-function enableCompileCache() {
+function cacheFolder() {
   const fs = require("node:fs");
   const modules = join(root, "node_modules");
   try {
     fs.accessSync(modules, fs.constants.W_OK);
-    require("node:module").enableCompileCache(join(modules, ".gpunode/compile-cache"));
-    return;
+    const folder = join(modules, ".gpunode/compile-cache");
+    fs.mkdirSync(folder, { recursive: true });
+    return folder;
   } catch {
     // The package is not ours to write to.
   }
@@ -80,10 +124,11 @@ function enableCompileCache() {
     const folder = process.env.CACHE_DIRECTORY?.split(":")[0] || join(os.userInfo().homedir, ".cache/gpunode");
     fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
     const { uid, mode } = fs.lstatSync(folder);
-    if (uid === process.getuid() && (mode & 0o022) === 0) require("node:module").enableCompileCache(folder);
+    if (uid === process.getuid() && (mode & 0o022) === 0) return folder;
   } catch {
     // Starting takes a little longer then.
   }
+  return undefined;
 }
 
 function runOnNewerNode() {

@@ -1,6 +1,7 @@
 // Bundles the commands: dist/gpunode.js and dist/nvidia-smi-sim.js, with what is loaded late in chunks of its own; dist/daemon.js, all of
 // "gpunode run"; and dist/page, what a browser is given.
 // node scripts/build.mjs [folder instead of dist]
+import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { isBuiltin } from "node:module";
 import { dirname, resolve } from "node:path";
@@ -11,17 +12,18 @@ import { bundlePage } from "./build-page.mjs";
 const root = resolve(import.meta.dirname, "..");
 
 /**
- * What dockerode and docker-modem load for engines reached over SSH, for BuildKit sessions and for building images. gpunode speaks to a
- * unix socket and builds nothing: left out, this saves half of the memory and time of a start.
+ * What dockerode and docker-modem load for engines reached over SSH, for BuildKit sessions and for building images, and pino for writing its
+ * lines in a thread of their own. gpunode speaks to a unix socket, builds nothing, and writes its lines itself: left out, this saves half
+ * of the memory and time of a start.
  */
-const NEVER_USED = /^(ssh2|@grpc\/grpc-js|@grpc\/proto-loader|protobufjs|tar-fs|@balena\/dockerignore)$/;
+const NEVER_USED = /^(ssh2|@grpc\/grpc-js|@grpc\/proto-loader|protobufjs|tar-fs|@balena\/dockerignore|thread-stream)$/;
 const leaveOut = {
   name: "leave-out",
   setup({ onResolve, onLoad }) {
     onResolve({ filter: NEVER_USED }, ({ path }) => ({ path, namespace: "left-out" }));
     onLoad({ filter: /./, namespace: "left-out" }, ({ path }) => ({
       contents: `
-        function leftOut() { throw new Error(${JSON.stringify(`${path} is not part of gpunode: it reaches the Docker engine through a unix socket only, and builds no images`)}); }
+        function leftOut() { throw new Error(${JSON.stringify(`${path} is not part of gpunode: it reaches the Docker engine through a unix socket only, builds no images, and writes its log itself`)}); }
         module.exports = new Proxy({}, { get: () => leftOut });`,
     }));
     // Its debug log, which is off: for each line it first writes out, to any depth, what it sends and what it sends it with.
@@ -34,13 +36,21 @@ const leaveOut = {
         throw new Error(`${path} is another than the one whose debug log scripts/build.mjs takes out`);
       return { contents };
     });
-    // For coordinators over TLS, and compression nobody asks for. Both packages take what they need of them when they need it.
-    onResolve({ filter: /^(https|tls|zlib)$/ }, ({ path, kind, importer }) =>
+    // For coordinators over TLS, compression nobody asks for, mistakes nobody makes. The packages take what they need of them when they
+    // need it.
+    onResolve({ filter: /^(https|tls|zlib|assert)$/ }, ({ path, kind, importer }) =>
       kind === "require-call" ? { path: `${path}?${importer}`, namespace: "when-needed" } : undefined,
     );
     onLoad({ filter: /./, namespace: "when-needed" }, ({ path }) => ({
-      contents: `module.exports = new Proxy({}, { get: (_, name) => process.getBuiltinModule("${path.split("?")[0]}")[name] });`,
+      contents: `
+        const taken = () => process.getBuiltinModule("${path.split("?")[0]}");
+        module.exports = new Proxy(function () {}, { get: (_, name) => taken()[name], apply: (_, self, given) => taken()(...given) });`,
     }));
+    // pino asks whether it is in a thread, which nothing here is.
+    onResolve({ filter: /^worker_threads$/ }, ({ path, importer }) =>
+      /\/pino\/lib\/tools\.js$/.test(importer) ? { path, namespace: "main-thread" } : undefined,
+    );
+    onLoad({ filter: /./, namespace: "main-thread" }, () => ({ contents: "module.exports = { isMainThread: true };" }));
     // Its tables of letters take 20 ms, and most texts need none of them: evaluated when it is first called.
     onResolve({ filter: /^string-width$/ }, ({ path, namespace }) =>
       namespace === "when-called" ? undefined : { path, namespace: "when-called" },
@@ -74,44 +84,51 @@ const OPTIONS = {
   minifySyntax: true,
   minifyWhitespace: true,
   lineLimit: 120,
-  banner: { js: BANNER },
   logLevel: "warning",
 };
 
-/** The daemon is a bundle of its own, beside the commands'. */
-const daemonApart = {
-  name: "daemon-apart",
-  setup({ onResolve }) {
-    onResolve({ filter: /\/daemon-main\.ts$/ }, ({ kind }) =>
-      kind === "dynamic-import" ? { path: "./daemon.js", external: true } : undefined,
-    );
-  },
-};
-
 /**
- * Bundles all of it as for `outdir`, in memory: the commands, with what they load late in chunks of their own; and the daemon in one
- * file, for each file of a program costs its start a millisecond. `version` is the one they then tell. Returns the files with their
- * paths there, and esbuild's account of what went into what.
+ * Bundles all of it as for `outdir`, in memory: the commands, with what they load late in chunks of their own; and the daemon, see
+ * `asScript`. `version` is the one they then tell. Returns the files with their paths there, and esbuild's account of what went into what.
  */
 export async function bundle({ outdir, version }) {
-  const options = { ...OPTIONS, outdir, define: { GPUNODE_VERSION: JSON.stringify(version) } };
-  const built = await Promise.all([
+  const define = { GPUNODE_VERSION: JSON.stringify(version) };
+  const [commands, daemon] = await Promise.all([
     build({
-      ...options,
+      ...OPTIONS,
+      outdir,
+      define,
+      banner: { js: BANNER },
       entryPoints: { gpunode: "src/cli/main.ts", "nvidia-smi-sim": "src/gpu/simulator/main.ts" },
       splitting: true,
       chunkNames: "chunks/[name]-[hash]",
-      plugins: [leaveOut, daemonApart],
+      plugins: [leaveOut],
     }),
-    build({ ...options, entryPoints: { daemon: "src/cli/daemon-main.ts" }, plugins: [leaveOut] }),
+    build({
+      ...OPTIONS,
+      outdir,
+      define: { ...define, "import.meta.dirname": "folderOfDaemon" },
+      entryPoints: { daemon: "src/cli/daemon-main.ts" },
+      plugins: [leaveOut],
+    }),
   ]);
-  const files = built
-    .flatMap(({ outputFiles }) => outputFiles)
-    .map(({ path, text }) => ({
-      path,
-      text: path.endsWith(".js") ? withBuiltinsTaken(path, text) : text,
-    }));
-  return { files, outputs: Object.assign({}, ...built.map(({ metafile }) => metafile.outputs)) };
+  const filesOf = ({ outputFiles }, finished) =>
+    outputFiles.map(({ path, text }) => ({ path, text: path.endsWith(".js") ? finished(path, text) : text }));
+  const files = [
+    ...filesOf(commands, withBuiltinsTaken),
+    ...filesOf(daemon, (path, text) => asScript(withBuiltinsTaken(path, text))),
+  ];
+  return { files, outputs: { ...commands.metafile.outputs, ...daemon.metafile.outputs } };
+}
+
+/**
+ * The daemon as a script instead of a module, so that bin/gpunode.js can keep its compiled code as it is when the daemon is up. It is a function
+ * of `require`, its own folder, and what keeps the code; the name of this very build stands in its first line.
+ */
+function asScript(text) {
+  const name = createHash("sha256").update(text).digest("hex").slice(0, 16);
+  // On one line with what was the first: lines stay where the source map has them.
+  return `/* ${name} */(function(require,folderOfDaemon,keepCode){"use strict";${text.replace(/(\n\/\/# sourceMappingURL=.*\n?)$/, "\n})$1")}`;
 }
 
 if (import.meta.main) {

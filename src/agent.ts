@@ -9,7 +9,6 @@ import { NodeHealth } from "./agent/health.ts";
 import { nodeHistory } from "./agent/history.ts";
 import { nodeIsolation } from "./agent/isolation.ts";
 import { type Leaving, stopWork } from "./agent/leave.ts";
-import { nodeMetrics } from "./agent/metrics.ts";
 import { ownerActions } from "./agent/owner-actions.ts";
 import { nodePage } from "./agent/page.ts";
 import { policyOf } from "./agent/policy.ts";
@@ -330,7 +329,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     storePath,
     link: () => link,
   };
-  const metrics = () => nodeMetrics(doors);
+  // Loaded with the first scrape: many a node never has one.
+  const metrics = async () => (await import("./agent/metrics.ts")).nodeMetrics(doors);
   const page: Listener | undefined = await nodePage({
     config,
     identity,

@@ -20,6 +20,8 @@ const NOTICES = 60;
 const WARM_UP = 3;
 const STOPS = 11;
 const SHUTDOWNS = 15;
+/** The node has come to rest by then, as it has when its owner comes home: what is measured is the notice, not the wait behind a start. */
+const REST_MS = 150;
 /** About what a notice takes on the wire. */
 const NOTICE_BYTES = 400;
 
@@ -76,6 +78,7 @@ async function notice(node: BenchNode, engine: BenchEngine, trigger: Trigger): P
   const id = `n${given}`;
   await node.client.submit({ id, image: engine.endless, gpus: { count: 1 } });
   await node.reaches(id, "pulling");
+  await sleep(REST_MS);
   const noticed = nextFrame("received", '"phase":"notice"');
   const began = performance.now();
   const [after, { at }] = await Promise.all([trigger(id), noticed]);

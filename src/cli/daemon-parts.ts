@@ -1,4 +1,6 @@
 // What a daemon is made of, loaded together and only by the one command that is one.
+import "./lean.ts";
+
 export { runAgent } from "../agent.ts";
 export { withJoinToken } from "../config/join-token.ts";
 export { runDaemon } from "./daemon.ts";

@@ -30,6 +30,8 @@ export interface DaemonOptions {
   version: string;
   asked?: NonNullable<AgentOptions["asked"]>;
   hostDetails?: NonNullable<AgentOptions["hostDetails"]>;
+  /** Called once, when the local socket answers. */
+  onUp?(): void;
   /** A clean end takes no longer, after the work's own where that ends too; then the process ends all the same, with exit code 1. */
   stopWithinMs?: number;
 }
@@ -99,6 +101,7 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
   try {
     const onReady = () => {
       tell({ ready: true, status: "running" });
+      options.onUp?.();
       // From READY=1 on systemd waits for it.
       watchdog = startWatchdog(() => tell({ alive: true }));
     };

@@ -1,7 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { posix } from "node:path";
 import { buffer } from "node:stream/consumers";
-import { pack } from "tar-stream";
 import type { ContainerSpec } from "../workload/needs.ts";
 import { CREATE_MS, type EngineClient, REMOVE_MS } from "./client.ts";
 import { LABEL_NODE, volumeMount } from "./container.ts";
@@ -78,6 +77,7 @@ async function isThere(client: EngineClient, volume: string): Promise<boolean> {
 }
 
 async function folderOf(name: string, owner: { uid: number; gid: number }): Promise<Buffer> {
+  const { pack } = await import("tar-stream");
   const archive = pack();
   archive.entry({ name: `${name}/`, type: "directory", mode: 0o755, ...owner });
   archive.finalize();

@@ -2,7 +2,6 @@ import { randomUUID } from "node:crypto";
 import { posix } from "node:path";
 import { buffer } from "node:stream/consumers";
 import type Docker from "dockerode";
-import { pack } from "tar-stream";
 import { GpunodeError } from "../protocol/errors.ts";
 import type { SmallFile } from "../workload/needs.ts";
 import { type ContainerVolumes, ContainerVolumesAnswer } from "./answers.ts";
@@ -110,6 +109,7 @@ function doorRequest(of: {
  */
 async function archiveOf({ path, text, mode }: SmallFile): Promise<Buffer> {
   const name = posix.basename(path);
+  const { pack } = await import("tar-stream");
   const archive = pack();
   archive.entry({ name: `.${name}`, mode, uid: 0, gid: 0 }, text);
   archive.entry({ name, mode, uid: 0, gid: 0, type: "link", linkname: `.${name}` });

@@ -3,7 +3,6 @@ import { once } from "node:events";
 import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import { delimiter, isAbsolute, join } from "node:path";
-import { createInterface } from "node:readline";
 import { REMOVE_TABLE, TABLE } from "./rules.ts";
 
 /** Where distributions put it, before whatever `PATH` says. */
@@ -11,6 +10,8 @@ const SYSTEM_FOLDERS = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sb
 /** It answers within 20 ms; a machine that swaps may take seconds. */
 const NFT_MS = 10_000;
 const OUTPUT_MAX = 4 * 1024 * 1024;
+/** What tells of a table stands at the beginning of its line. */
+const LINE_MAX = 4096;
 
 /** The firewall cannot be used; the message says why and what to do. */
 export class FirewallUnusable extends Error {}
@@ -72,8 +73,12 @@ export function nftFirewall({ path }: { path?: string } = {}): Firewall {
       const ended = once(child, "close").catch(() => undefined);
       const end = () => child.kill("SIGKILL");
       signal.addEventListener("abort", end, { once: true });
-      createInterface({ input: child.stdout }).on("line", (line) => {
-        if (line.includes(` ${TABLE}`)) onChange();
+      // Of a line that comes in two pieces, the rest is looked at with the next.
+      let rest = "";
+      child.stdout.setEncoding("utf8").on("data", (text: string) => {
+        const lines = (rest + text).split("\n");
+        rest = (lines.pop() ?? "").slice(0, LINE_MAX);
+        for (const line of lines) if (line.includes(` ${TABLE}`)) onChange();
       });
       await ended;
       signal.removeEventListener("abort", end);
