@@ -9,6 +9,8 @@ const { dirname, join } = require("node:path");
 const { fileURLToPath, pathToFileURL } = require("node:url");
 
 const NEEDED = 24;
+/** Of SHA-256. */
+const DIGEST_BYTES = 32;
 /** Modules of Node's that the daemon takes anyway. Under its V8 flags the compiled code of them that Node brings along would be refused. */
 const OF_THE_DAEMON = [
   "child_process",
@@ -73,18 +75,14 @@ function startDaemon(entry) {
   const folder = cacheFolder();
   const build = /^\/\* (\w+) \*\//.exec(source)?.[1];
   const kept = folder && build && join(folder, `daemon-${build}-${process.version}-${process.arch}.code`);
-  let cachedData;
-  try {
-    if (kept) cachedData = fs.readFileSync(kept);
-  } catch {
-    // The first start of this build.
-  }
+  const cachedData = kept && keptCode(kept);
   const script = new Script(source, { filename: entry, ...(cachedData && { cachedData }) });
   const isMissing = kept && (cachedData === undefined || script.cachedDataRejected);
   const keepCode = () => {
     try {
       const draft = `${kept}.${process.pid}`;
-      fs.writeFileSync(draft, script.createCachedData(), { mode: 0o600 });
+      const code = script.createCachedData();
+      fs.writeFileSync(draft, Buffer.concat([digestOf(code), code]), { mode: 0o600 });
       fs.renameSync(draft, kept);
       // Code of other builds, and what a start that was cut left behind.
       const others = fs
@@ -95,7 +93,23 @@ function startDaemon(entry) {
       // Starting takes a little longer then.
     }
   };
-  script.runInThisContext()(require, dirname(entry), isMissing ? keepCode : () => undefined);
+  script.runInThisContext()(process.getBuiltinModule, dirname(entry), isMissing ? keepCode : () => undefined);
+}
+
+/** V8 runs what it is given: a file that the disk has spoiled is none. */
+function keptCode(path) {
+  try {
+    const file = require("node:fs").readFileSync(path);
+    const code = file.subarray(DIGEST_BYTES);
+    return digestOf(code).equals(file.subarray(0, DIGEST_BYTES)) ? code : undefined;
+  } catch {
+    // The first start of this build.
+    return undefined;
+  }
+}
+
+function digestOf(code) {
+  return require("node:crypto").hash("sha256", code, "buffer");
 }
 
 /**

@@ -68,6 +68,9 @@ const leaveOut = {
 const BANNER =
   'import { createRequire as createRequireOfBundle } from "node:module"; const require = createRequireOfBundle(import.meta.url);';
 
+/** ws looks for a compiled helper that is not among our packages, along all folders up to the root. */
+const WITHOUT_HELPERS = { "process.env.WS_NO_BUFFER_UTIL": '"1"', "process.env.WS_NO_UTF_8_VALIDATE": '"1"' };
+
 /** For every bundle. */
 const OPTIONS = {
   absWorkingDir: root,
@@ -92,7 +95,7 @@ const OPTIONS = {
  * `asScript`. `version` is the one they then tell. Returns the files with their paths there, and esbuild's account of what went into what.
  */
 export async function bundle({ outdir, version }) {
-  const define = { GPUNODE_VERSION: JSON.stringify(version) };
+  const define = { ...WITHOUT_HELPERS, GPUNODE_VERSION: JSON.stringify(version) };
   const [commands, daemon] = await Promise.all([
     build({
       ...OPTIONS,
@@ -123,7 +126,7 @@ export async function bundle({ outdir, version }) {
 
 /**
  * The daemon as a script instead of a module, so that bin/gpunode.js can keep its compiled code as it is when the daemon is up. It is a function
- * of `require`, its own folder, and what keeps the code; the name of this very build stands in its first line.
+ * of what gives it Node's own modules, its folder, and what keeps the code; the name of this very build stands in its first line.
  */
 function asScript(text) {
   const name = createHash("sha256").update(text).digest("hex").slice(0, 16);

@@ -74,6 +74,8 @@ export interface AgentOptions {
 const HEARD_SAVE_MS = 10_000;
 /** What the machine is called has time, and finding it out takes a process: the GPUs are advertised before. */
 const HOST_DETAILS_AFTER_MS = 1_000;
+/** The page and /metrics wait no longer than this for the coordinator to have been told of the GPUs. */
+const PAGE_WAITS_MS = 100;
 /** The coordinator is given so long to take the last event. */
 const LAST_WORD_MS = 500;
 
@@ -284,6 +286,7 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   onEngine = engineSeen({ engine: engineWatch, supervisor, preemption, isolation, tell, changed });
   void samplingPause.setMaintenance(preemption.isEmptied);
 
+  let page: Listener | undefined;
   const view = nodeView({
     config,
     version,
@@ -331,18 +334,6 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   };
   // Loaded with the first scrape: many a node never has one.
   const metrics = async () => (await import("./agent/metrics.ts")).nodeMetrics(doors);
-  const page: Listener | undefined = await nodePage({
-    config,
-    identity,
-    store,
-    history,
-    snapshot: look,
-    metrics,
-    signal,
-    log,
-  });
-  rooms.use(page);
-
   const execute = executor({
     supervisor,
     preemption,
@@ -350,6 +341,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     setTelemetryInterval: (intervalMs) => telemetry.setSession(intervalMs),
   });
   const hangUp = new AbortController();
+  rooms.defer(() => hangUp.abort());
+  const advertising = Promise.withResolvers<void>();
   link = coordinatorLink({
     config,
     version,
@@ -361,13 +354,29 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
     telemetry,
     steady,
     saveHeard,
-    advertisement: view.advertisement,
+    advertisement: () => {
+      advertising.resolve();
+      return view.advertisement();
+    },
     onCommand: execute,
     log,
   });
   const saving = setInterval(saveHeard, HEARD_SAVE_MS);
   rooms.defer(() => clearInterval(saving));
   const dialling = link?.run(hangUp.signal);
+  // The coordinator hears of the GPUs first, where it is there.
+  if (link !== undefined) await Promise.race([advertising.promise, sleep(PAGE_WAITS_MS, undefined, { ref: false })]);
+  page = await nodePage({
+    config,
+    identity,
+    store,
+    history,
+    snapshot: look,
+    metrics,
+    signal,
+    log,
+  });
+  rooms.use(page);
   const gpuCount = gpuWatch.inventory.gpus.length;
   log.info(
     { node: identity.nodeId, gpus: gpuCount },

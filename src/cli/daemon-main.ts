@@ -10,7 +10,7 @@ import { gpunodeVersion } from "./version.ts";
 /** From bin/gpunode.js: keeps the compiled code as it is now, for the next start. Not there where this runs from its sources. */
 declare const keepCode: (() => void) | undefined;
 /** The coordinator has the GPUs by then, and what is done from then on is no part of a start. */
-const STARTED_MS = 2_000;
+const STARTED_MS = 100;
 
 async function daemon(options: RunOptions): Promise<never> {
   const { config: file } = options;

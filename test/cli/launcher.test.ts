@@ -1,4 +1,14 @@
-import { cpSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  globSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { execPath } from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -61,6 +71,60 @@ describe("started by an older Node", () => {
   });
 });
 
+describe("the daemon", () => {
+  /** One that keeps its code at once, and says whether that was asked of it: `build` is its first line's name. */
+  const daemon = (build: string) =>
+    `/* ${build} */(function (builtin, folder, keepCode) { "use strict";
+      function rarely() { return builtin("path").basename(folder); }
+      console.log(rarely(), process.argv[2]); keepCode();
+    })`;
+  const started = (dir: string) => outcome(start(node, [join(dir, "bin/gpunode.js"), "run"]));
+  const folderOf = (dir: string) => join(dir, "node_modules/.gpunode/compile-cache");
+  const up = { code: 0, out: "dist run\n", err: "" };
+
+  function packageWithDaemon() {
+    const dir = packageWith("");
+    writeFileSync(join(dir, "dist/daemon.js"), daemon("one"));
+    return dir;
+  }
+
+  it("has its compiled code kept, for this user alone, and taken by the next start", async () => {
+    const dir = packageWithDaemon();
+    expect(await started(dir)).toEqual(up);
+    const [file = ""] = readdirSync(folderOf(dir));
+    expect(file).toBe(`daemon-one-${process.version}-${process.arch}.code`);
+    const kept = join(folderOf(dir), file);
+    const { mode, ino } = statSync(kept);
+    expect(mode & 0o777).toBe(0o600);
+    expect(readFileSync(kept).includes("rarely")).toBe(true);
+    expect(await started(dir)).toEqual(up);
+    expect(statSync(kept).ino).toBe(ino);
+  });
+
+  it.each([
+    ["cut short", (code: Buffer) => code.subarray(0, 40)],
+    ["empty", () => Buffer.alloc(0)],
+    ["spoiled", (code: Buffer) => Buffer.from(code.map((byte, at) => (at === code.length >> 1 ? byte ^ 1 : byte)))],
+  ])("starts all the same where the kept code is %s, and keeps it anew", async (_, spoil) => {
+    const dir = packageWithDaemon();
+    await started(dir);
+    const kept = join(folderOf(dir), readdirSync(folderOf(dir))[0] ?? "");
+    const code = readFileSync(kept);
+    writeFileSync(kept, spoil(code));
+    expect(await started(dir)).toEqual(up);
+    expect(readFileSync(kept).length).toBe(code.length);
+    expect(readFileSync(kept).equals(spoil(code))).toBe(false);
+  });
+
+  it("of another build takes none of the old code, and has it removed", async () => {
+    const dir = packageWithDaemon();
+    await started(dir);
+    writeFileSync(join(dir, "dist/daemon.js"), daemon("two"));
+    expect(await started(dir)).toEqual(up);
+    expect(readdirSync(folderOf(dir))).toEqual([`daemon-two-${process.version}-${process.arch}.code`]);
+  });
+});
+
 it("the bundle starts by itself, without what dockerode needs only for other engines", async () => {
   const dir = scratch();
   expect(await outcome(start(node, ["scripts/build.mjs", dir]))).toEqual({ code: 0, out: "", err: "" });
@@ -69,7 +133,6 @@ it("the bundle starts by itself, without what dockerode needs only for other eng
     out: "0.1.0\n",
     err: "",
   });
-  const { globSync, readFileSync } = await import("node:fs");
   const sources = globSync(`${dir}/**/*.map`).flatMap(
     (map) => JSON.parse(readFileSync(map, "utf8")).sources as string[],
   );
