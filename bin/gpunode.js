@@ -22,6 +22,8 @@ const OF_THE_DAEMON = [
   "stream/consumers",
   "timers/promises",
 ];
+/** V8's, see `staySmall`. */
+const DAEMON_FLAGS = ["--no-opt", "--no-maglev", "--semi-space-growth-factor=1", "--expose-gc"];
 const self = fileURLToPath(import.meta.url);
 const root = dirname(dirname(self));
 
@@ -59,8 +61,7 @@ async function start() {
 function staySmall() {
   for (const name of OF_THE_DAEMON) require(`node:${name}`);
   const { setFlagsFromString } = require("node:v8");
-  for (const flag of ["--no-opt", "--no-maglev", "--semi-space-growth-factor=1", "--expose-gc"])
-    setFlagsFromString(flag);
+  for (const flag of DAEMON_FLAGS) setFlagsFromString(flag);
 }
 
 /**

@@ -28,7 +28,7 @@ export async function measuredAsDaemon(
 /** As bin/gpunode.js sets them. */
 function daemonFlags(): string[] {
   const launcher = readFileSync(join(import.meta.dirname, "../../bin/gpunode.js"), "utf8");
-  const list = /for \(const flag of (\[[^\]]*\])\) setFlagsFromString/.exec(launcher)?.[1];
+  const list = /const DAEMON_FLAGS = (\[[^\]]*\]);/.exec(launcher)?.[1];
   if (list === undefined) throw new Error("bin/gpunode.js does not say which V8 flags the daemon has");
   return JSON.parse(list) as string[];
 }
