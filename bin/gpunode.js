@@ -73,6 +73,14 @@ function startDaemon(entry) {
   const { Script } = require("node:vm");
   // Nothing but ASCII is in it.
   const source = fs.readFileSync(entry, "latin1");
+  // For who looks for a fault: Node reads the source maps of modules alone.
+  if (process.sourceMapsEnabled) {
+    const { Module } = require("node:module");
+    const module = new Module(entry);
+    module._compile(`module.exports=${source}`, entry);
+    module.exports(process.getBuiltinModule, dirname(entry), () => undefined);
+    return;
+  }
   const folder = cacheFolder();
   const build = /^\/\* (\w+) \*\//.exec(source)?.[1];
   const kept = folder && build && join(folder, `daemon-${build}-${process.version}-${process.arch}.code`);

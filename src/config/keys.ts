@@ -25,14 +25,14 @@ export const KEYS = {
     defaultText: "{}",
   }),
   state_dir: key({
-    kind: kinds.path(),
+    kind: kinds.folder(),
     description: "Folder for what must outlive a restart: the node's identity, workload records, the event log.",
     fallback: systemStateDir,
     defaultText: "`/var/lib/gpunode`; without root and without `/etc/gpunode/config.toml`, `~/.local/state/gpunode`",
     flag: "--state-dir <dir>",
   }),
   run_dir: key({
-    kind: kinds.path(),
+    kind: kinds.folder(),
     description: "Folder for the socket `gpunode.sock` that `gpunode status` and the others talk to.",
     fallback: systemRunDir,
     defaultText: "`/run/gpunode`; without root and without `/etc/gpunode/config.toml`, `$XDG_RUNTIME_DIR/gpunode`",

@@ -1,4 +1,5 @@
 import { isIP } from "node:net";
+import { posix } from "node:path";
 import { Secret } from "../protocol/secret.ts";
 import { networkException } from "./network-exception.ts";
 
@@ -35,6 +36,19 @@ export function text(options: { maxLength?: number; pattern?: RegExp; expected?:
 /** A file or folder: absolute, so that it means the same wherever the daemon is started. */
 export function path(): Kind<string> {
   return text({ pattern: /^\/[^\0]*$/, expected: "an absolute path" });
+}
+
+/** A folder that is made where it is missing. Below /proc nothing can be, and Node (24.21) tries for ever. */
+export function folder(): Kind<string> {
+  const inner = path();
+  return {
+    ...inner,
+    read(value) {
+      const reading = inner.read(value);
+      const isInProc = reading.ok && /^\/proc(\/|$)/.test(posix.normalize(reading.value));
+      return isInProc ? no("an absolute path, not below /proc, where no folder can be made") : reading;
+    },
+  };
 }
 
 export function secret(): Kind<Secret> {

@@ -243,6 +243,10 @@ describe("what is wrong is said with its line", () => {
     ],
     ['state_dir = "state"\n', 'FILE:1: state_dir = "state": expected an absolute path'],
     [
+      'run_dir = "/tmp/..//proc/gpunode"\n',
+      'FILE:1: run_dir = "/tmp/..//proc/gpunode": expected an absolute path, not below /proc, where no folder can be made',
+    ],
+    [
       "labels = { a = 1 }\n",
       'FILE:1: labels = {"a":1}: expected a table of texts, e.g. { site = "garage" }, names up to 63 and values up to 255 characters',
     ],
