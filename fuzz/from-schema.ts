@@ -58,6 +58,8 @@ export function valid(draw: Draw, schema: Schema): unknown {
       return inner();
     case "nullable":
       return draw.once(4) ? null : inner();
+    case "lazy":
+      return valid(draw, (def.getter as () => Schema)());
     case "pipe":
       return valid(draw, def.in as Schema);
     case "transform":

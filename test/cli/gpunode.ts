@@ -49,7 +49,8 @@ export async function outcome(child: ChildProcess): Promise<Outcome> {
   return { code, out, err };
 }
 
-/** Runs the command from its sources. */
+/** Runs the command from its sources; which of the two programs it is, bin/gpunode.js goes by the same. */
 export function gpunode(args: string[], env: Record<string, string> = {}): Promise<Outcome> {
-  return outcome(start(node, ["src/cli/main.ts", ...args], env));
+  const program = args[0] === "run" ? "src/cli/daemon-main.ts" : "src/cli/main.ts";
+  return outcome(start(node, [program, ...args], env));
 }
