@@ -11,6 +11,7 @@ import {
   IS_EVENT,
   sizeOf,
 } from "./event-bound.ts";
+import { namesSecrets, refuseSecrets } from "./no-secrets.ts";
 import { transaction } from "./sqlite.ts";
 
 /** A message of an event is cut to this many characters, so that an event always fits into a frame. */
@@ -22,6 +23,13 @@ export interface EventLogOptions {
   limits?: EventLimits;
   /** Makes one signed usage record of several; without it interim records are dropped as any others. */
   fold?: FoldUsage;
+}
+
+/** An event on its way to the disk. */
+export interface PreparedEvent {
+  body: EventBody;
+  /** The body as JSON. */
+  text: string;
 }
 
 /**
@@ -85,24 +93,32 @@ export class EventLog {
     return this.#newest === 0 ? 0 : this.#acked + 1;
   }
 
+  /** The events as they will be written. Throws TypeError where one carries secrets. */
+  prepare(bodies: readonly EventBody[]): PreparedEvent[] {
+    return bodies.map((body) => {
+      const fitting = withMessageCut(body);
+      const text = JSON.stringify(fitting);
+      if (namesSecrets(text)) refuseSecrets(body);
+      return { body: fitting, text };
+    });
+  }
+
   /** Within a transaction: writes events behind the newest. */
-  append(bodies: readonly EventBody[]): DurableEvent[] {
-    if (bodies.length === 0) return [];
+  append(prepared: readonly PreparedEvent[]): DurableEvent[] {
+    if (prepared.length === 0) return [];
     if (this.#owesDeletion) this.#letGo(this.#acked);
     if (this.#size.events >= this.#limits.events || this.#size.bytes >= this.#limits.bytes) {
       bound(this.#db, this.#limits, { foldAfter: this.#handed, fold: this.#fold });
     }
     const at = new Date(this.#now()).toISOString();
     this.#appendedBytes = 0;
-    const events = bodies.map((body, index) => {
-      const fitting = withMessageCut(body);
-      const text = JSON.stringify(fitting);
+    const events = prepared.map(({ body, text }, index) => {
       const seq = this.#newest + index + 1;
       this.#insert.run(seq, at, text);
       this.#appendedBytes += text.length;
-      return { seq, at, ...fitting };
+      return { seq, at, ...body };
     });
-    this.#move.run(this.#newest + bodies.length, this.#acked, Number(this.#resumed));
+    this.#move.run(this.#newest + prepared.length, this.#acked, Number(this.#resumed));
     return events;
   }
 

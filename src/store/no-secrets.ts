@@ -9,6 +9,12 @@ export function refuseSecrets(value: unknown): void {
   if (path !== undefined) throw new TypeError(`record${path} carries secrets and is never stored`);
 }
 
+/** Whether `refuseSecrets` is worth the walk: by the JSON, where that is there already. */
+export function namesSecrets(json: string): boolean {
+  for (const name of FORBIDDEN) if (json.includes(name)) return true;
+  return false;
+}
+
 /** `.0.secretEnv`: where it stands; undefined where there is none. */
 function pathToSecret(value: unknown): string | undefined {
   if (typeof value !== "object" || value === null) return undefined;

@@ -92,12 +92,13 @@ export class Store implements Journal, AsyncDisposable {
    * where the disk refuses, or a record carries secrets (TypeError); nothing was recorded then.
    */
   commit(change: { put: JournalRow[]; remove: string[]; events: EventBody[] }): DurableEvent[] {
-    refuseSecrets([...change.put.map(({ body }) => body), ...change.events]);
+    refuseSecrets(change.put.map(({ body }) => body));
+    const prepared = this.#events.prepare(change.events);
     const events = this.#write(() => {
       for (const key of change.remove) this.#remove.run(key);
       for (const { key, body } of change.put) this.#put.run(key, JSON.stringify(body));
       this.ledger.keep(change.events);
-      return this.#events.append(change.events);
+      return this.#events.append(prepared);
     });
     this.#events.settle(events);
     if (events.length > 0) this.#tell(events);
