@@ -40,6 +40,8 @@ const BENDS_COLOURS = ["CI", "FORCE_COLOR", "NO_COLOR", "NODE_DISABLE_COLORS"];
  */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   for (const name of BENDS_COLOURS) delete process.env[name];
+  // At a dumb one lines are edited otherwise, by readline and by shells.
+  process.env.TERM = "xterm-256color";
   const wish = process.env.GPUNODE_TEST_ENGINE ?? "";
   if (wish === "off") {
     project.provide("testbed", { engine: "none", broken: false, reason: "GPUNODE_TEST_ENGINE=off" });
