@@ -119,7 +119,7 @@ export async function bundle({ outdir, version }) {
     outputFiles.map(({ path, text }) => ({ path, text: path.endsWith(".js") ? finished(path, text) : text }));
   const files = [
     ...filesOf(commands, withBuiltinsTaken),
-    ...filesOf(daemon, (path, text) => asScript(withBuiltinsTaken(path, text))),
+    ...filesOf(daemon, (path, text) => asScript(path, withBuiltinsTaken(path, text))),
   ];
   return { files, outputs: { ...commands.metafile.outputs, ...daemon.metafile.outputs } };
 }
@@ -128,7 +128,10 @@ export async function bundle({ outdir, version }) {
  * The daemon as a script instead of a module, so that bin/gpunode.js can keep its compiled code as it is when the daemon is up. It is a function
  * of what gives it Node's own modules, its folder, and what keeps the code; the name of this very build stands in its first line.
  */
-function asScript(text) {
+function asScript(path, text) {
+  const { module } = parseSync(path, text);
+  const left = [...module.staticImports, ...module.dynamicImports, ...module.staticExports].length;
+  if (left > 0) throw new Error(`${path}: a script takes and gives nothing by import and export, and ${left} are left`);
   const name = createHash("sha256").update(text).digest("hex").slice(0, 16);
   // On one line with what was the first: lines stay where the source map has them.
   return `/* ${name} */(function(require,folderOfDaemon,keepCode){"use strict";${text.replace(/(\n\/\/# sourceMappingURL=.*\n?)$/, "\n})$1")}`;
@@ -157,22 +160,27 @@ function withBuiltinsTaken(path, text) {
     return withBuiltinsTaken(path, text.slice(BANNER.length));
   const { module, errors } = parseSync(path, text);
   if (errors.length > 0) throw new Error(`${path}: ${errors[0].message}`);
-  let rewritten = text;
-  for (const { start, end, moduleRequest, entries } of module.staticImports.toReversed()) {
+  const taken = (name) => `process.getBuiltinModule(${JSON.stringify(name)})`;
+  const edits = [];
+  for (const { start, end, moduleRequest, entries } of module.staticImports) {
     if (!isBuiltin(moduleRequest.value)) continue;
-    const taken = `process.getBuiltinModule(${JSON.stringify(moduleRequest.value)})`;
     const named = entries.filter(({ importName }) => importName.kind === "Name");
     const whole = entries.filter(({ importName }) => importName.kind !== "Name");
+    const names = named.map(({ importName, localName }) => `${importName.name}:${localName.value}`);
     const parts = [
-      ...whole.map(({ localName }) => `${localName.value}=${taken}`),
-      ...(named.length === 0
-        ? []
-        : [
-            `{${named.map(({ importName, localName }) => `${importName.name}:${localName.value}`).join(",")}}=${taken}`,
-          ]),
+      ...whole.map(({ localName }) => `${localName.value}=${taken(moduleRequest.value)}`),
+      ...(names.length === 0 ? [] : [`{${names.join(",")}}=${taken(moduleRequest.value)}`]),
     ];
+    edits.push({ start, end, by: parts.length === 0 ? "" : `const ${parts.join(",")};` });
+  }
+  for (const { start, end, moduleRequest } of module.dynamicImports) {
+    const name = /^"([^"]*)"$/.exec(text.slice(moduleRequest.start, moduleRequest.end))?.[1];
+    if (name !== undefined && isBuiltin(name)) edits.push({ start, end, by: `Promise.resolve(${taken(name)})` });
+  }
+  let rewritten = text;
+  for (const { start, end, by } of edits.sort((one, other) => other.start - one.start)) {
     const newlines = "\n".repeat(text.slice(start, end).split("\n").length - 1);
-    rewritten = `${rewritten.slice(0, start)}${parts.length === 0 ? "" : `const ${parts.join(",")};`}${newlines}${rewritten.slice(end)}`;
+    rewritten = `${rewritten.slice(0, start)}${by}${newlines}${rewritten.slice(end)}`;
   }
   return rewritten;
 }

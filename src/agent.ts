@@ -72,8 +72,6 @@ export interface AgentOptions {
 
 /** So old the time of the last word from the coordinator may be on disk, after a crash. */
 const HEARD_SAVE_MS = 10_000;
-/** What the machine is called has time, and finding it out takes a process: the GPUs are advertised before. */
-const HOST_DETAILS_AFTER_MS = 1_000;
 /** The page and /metrics wait no longer than this for the coordinator to have been told of the GPUs. */
 const PAGE_WAITS_MS = 100;
 /** The coordinator is given so long to take the last event. */
@@ -384,8 +382,8 @@ export async function runAgent(config: Config, options: AgentOptions): Promise<v
   );
   problems = rooms.use(problemLog(view.problems, { log, told }));
   onReady();
-  const asking = sleep(HOST_DETAILS_AFTER_MS, undefined, { signal })
-    .then(() => options.hostDetails?.(signal))
+  const asking = options
+    .hostDetails?.(signal)
     .then((details) => {
       host = { ...host, ...details };
       changed();

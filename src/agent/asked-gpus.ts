@@ -24,8 +24,8 @@ export function askGpus({ stateDir, nvidia }: Pick<Config, "stateDir" | "nvidia"
   const runs = new RunTally();
   const smi = createSmi({ path: nvidia.smi, onRun: (run) => runs.ran(run) });
   const pause = pauseFile(join(stateDir, "sampling-paused"));
-  const asked = pause.get() === bootId() ? { ...smi, [Symbol.dispose]: () => undefined } : askAhead(smi, ["-q", "-x"]);
-  return { smi: asked, runs, pause, [Symbol.dispose]: () => asked[Symbol.dispose]() };
+  const ahead = pause.get() === bootId() ? undefined : askAhead(smi, ["-q", "-x"]);
+  return { smi: ahead ?? smi, runs, pause, [Symbol.dispose]: () => ahead?.[Symbol.dispose]() };
 }
 
 /** The owner's pause, in a file of its own: it is asked for before the database is open. */

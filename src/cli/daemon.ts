@@ -1,6 +1,5 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
-import type { Logger } from "pino";
-import type { AgentOptions, Leaving } from "../agent.ts";
+import type { AgentOptions } from "../agent.ts";
 import type { Config } from "../config/config.ts";
 import { BUG } from "../protocol/errors.ts";
 import { type Decision, decideLeaving } from "./leaving.ts";
@@ -8,28 +7,10 @@ import { notifySystemd, type ServiceState } from "./notify.ts";
 import { EXIT } from "./outcome.ts";
 import { startWatchdog } from "./watchdog.ts";
 
-/** What `src/agent.ts` exports as `runAgent`: resolves when `signal` was aborted and everything is closed. */
-export type RunAgent = (
-  config: Config,
-  options: {
-    log: Logger;
-    signal: AbortSignal;
-    /** To be called after that: what becomes of the work. */
-    leave: () => Promise<Leaving>;
-    version: string;
-    asked?: NonNullable<AgentOptions["asked"]>;
-    /** What systeminformation tells of the machine; may reject. */
-    hostDetails?: NonNullable<AgentOptions["hostDetails"]>;
-    /** To be called once, when the local socket answers. */
-    onReady: () => void;
-  },
-) => Promise<void>;
+/** What `src/agent.ts` exports as `runAgent`; here it is always told what becomes of the work. */
+export type RunAgent = (config: Config, options: AgentOptions & Required<Pick<AgentOptions, "leave">>) => Promise<void>;
 
-export interface DaemonOptions {
-  log: Logger;
-  version: string;
-  asked?: NonNullable<AgentOptions["asked"]>;
-  hostDetails?: NonNullable<AgentOptions["hostDetails"]>;
+export interface DaemonOptions extends Pick<AgentOptions, "log" | "version" | "asked" | "hostDetails"> {
   /** Called once, when the local socket answers. */
   onUp?(): void;
   /** A clean end takes no longer, after the work's own where that ends too; then the process ends all the same, with exit code 1. */
@@ -53,7 +34,8 @@ const SAME_SIGNAL_MS = 300;
  * clean end, 78 for a configuration that turned out wrong, 1 otherwise.
  */
 export async function runDaemon(runAgent: RunAgent, config: Config, options: DaemonOptions): Promise<number> {
-  const { log, version, asked, hostDetails, stopWithinMs = STOP_WITHIN_MS } = options;
+  const { stopWithinMs = STOP_WITHIN_MS, onUp, ...agent } = options;
+  const { log } = agent;
   const stop = new AbortController();
   // One after the other, so that systemd hears them in order.
   let told = Promise.resolve();
@@ -101,13 +83,12 @@ export async function runDaemon(runAgent: RunAgent, config: Config, options: Dae
   try {
     const onReady = () => {
       tell({ ready: true, status: "running" });
-      options.onUp?.();
+      onUp?.();
       // From READY=1 on systemd waits for it.
       watchdog = startWatchdog(() => tell({ alive: true }));
     };
     const leave = async () => (await decision.promise).leaving;
-    const more = { ...(asked !== undefined && { asked }), ...(hostDetails !== undefined && { hostDetails }) };
-    await runAgent(config, { log, signal: stop.signal, leave, version, onReady, ...more });
+    await runAgent(config, { ...agent, signal: stop.signal, leave, onReady });
     if (stop.signal.aborted) await announced;
     await told;
     log.info("stopped");

@@ -31,7 +31,9 @@ const EXIT_BY_NAME: Record<string, number> = {
 };
 
 /** Wraps a command: what it throws becomes a sentence on stderr and an exit code. */
-export function command<A extends unknown[]>(action: (...args: A) => unknown): (...args: A) => Promise<void> {
+export function command<A extends unknown[]>(
+  action: (...args: A) => Promise<void> | void,
+): (...args: A) => Promise<void> {
   return async (...args) => {
     try {
       await action(...args);

@@ -21,7 +21,7 @@ import { registerUsage } from "./usage.ts";
 import { registerWorkloads } from "./workloads.ts";
 
 /** All commands there are, with their options; nothing runs before it is parsed. `daemon` goes on as the daemon, where that is asked for. */
-export function gpunodeProgram(daemon: () => Promise<unknown>): Command {
+export function gpunodeProgram(daemon: () => Promise<void>): Command {
   const program = emptyProgram();
   registerRun(program, daemon);
   registerStatus(program);

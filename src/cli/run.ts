@@ -18,7 +18,7 @@ const FLAGS = KEY_NAMES.flatMap((key) => {
 export type RunOptions = ConfigOptions & Record<string, string | boolean | undefined>;
 
 /** `daemon` is what it runs. */
-export function registerRun(program: Command, daemon: (options: RunOptions) => Promise<unknown>): void {
+export function registerRun(program: Command, daemon: (options: RunOptions) => Promise<void>): void {
   const run = withConfig(program.command("run")).description("run the daemon in the foreground");
   for (const { option } of FLAGS) run.addOption(option);
   run

@@ -151,7 +151,7 @@ async function* fileLines(fd: number, options: Reading): AsyncGenerator<KernelMe
     const lines = (rest + decoder.write(block.subarray(0, bytes))).split("\n");
     rest = (lines.pop() ?? "").slice(0, LINE_MAX);
     for (const line of lines) if (isWanted(line)) yield { atMs: options.isCaughtUp() ? now() : 0, text: line };
-    await pause(0, signal);
+    await nextTurn();
   }
 }
 

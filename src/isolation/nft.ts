@@ -10,8 +10,6 @@ const SYSTEM_FOLDERS = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sb
 /** It answers within 20 ms; a machine that swaps may take seconds. */
 const NFT_MS = 10_000;
 const OUTPUT_MAX = 4 * 1024 * 1024;
-/** What tells of a table stands at the beginning of its line. */
-const LINE_MAX = 4096;
 
 /** The firewall cannot be used; the message says why and what to do. */
 export class FirewallUnusable extends Error {}
@@ -69,16 +67,14 @@ export function nftFirewall({ path }: { path?: string } = {}): Firewall {
     async watch(onChange, signal) {
       const file = await program().catch(() => undefined);
       if (file === undefined || signal.aborted) return;
+      // No part of a start.
+      const { createInterface } = await import("node:readline");
       const child = spawn(file, ["monitor"], { stdio: ["ignore", "pipe", "ignore"], env: environment() });
       const ended = once(child, "close").catch(() => undefined);
       const end = () => child.kill("SIGKILL");
       signal.addEventListener("abort", end, { once: true });
-      // Of a line that comes in two pieces, the rest is looked at with the next.
-      let rest = "";
-      child.stdout.setEncoding("utf8").on("data", (text: string) => {
-        const lines = (rest + text).split("\n");
-        rest = (lines.pop() ?? "").slice(0, LINE_MAX);
-        for (const line of lines) if (line.includes(` ${TABLE}`)) onChange();
+      createInterface({ input: child.stdout }).on("line", (line) => {
+        if (line.includes(` ${TABLE}`)) onChange();
       });
       await ended;
       signal.removeEventListener("abort", end);

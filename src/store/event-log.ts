@@ -11,7 +11,7 @@ import {
   IS_EVENT,
   sizeOf,
 } from "./event-bound.ts";
-import { namesSecrets, refuseSecrets } from "./no-secrets.ts";
+import { jsonWithoutSecrets } from "./no-secrets.ts";
 import { transaction } from "./sqlite.ts";
 
 /** A message of an event is cut to this many characters, so that an event always fits into a frame. */
@@ -95,12 +95,7 @@ export class EventLog {
 
   /** The events as they will be written. Throws TypeError where one carries secrets. */
   prepare(bodies: readonly EventBody[]): PreparedEvent[] {
-    return bodies.map((body) => {
-      const fitting = withMessageCut(body);
-      const text = JSON.stringify(fitting);
-      if (namesSecrets(text)) refuseSecrets(body);
-      return { body: fitting, text };
-    });
+    return bodies.map(withMessageCut).map((body) => ({ body, text: jsonWithoutSecrets(body) }));
   }
 
   /** Within a transaction: writes events behind the newest. */

@@ -72,7 +72,7 @@ describe("started by an older Node", () => {
 });
 
 describe("the daemon", () => {
-  /** One that keeps its code at once, and says whether that was asked of it: `build` is its first line's name. */
+  /** One that keeps its code at once; `build` is the name in its first line. */
   const daemon = (build: string) =>
     `/* ${build} */(function (builtin, folder, keepCode) { "use strict";
       function rarely() { return builtin("path").basename(folder); }
